@@ -1,0 +1,237 @@
+"""Measure how fast random batches of clips leave the store, beside HDF5 on the same frames.
+
+Both sides deliver the same clips, frames and actions, from uncompressed files: the store by its sampler, HDF5 through
+h5py from contiguous datasets in the three ways that h5py offers, of which the fastest counts. As a stricter rival
+there is also HDF5 that delivers frames alone, as if the actions were held in memory. Rounds of all ways alternate and
+the median round counts, so that another load on the machine falls on all of them.
+
+    python benchmarks/sampler.py --frames 20000 --out sampler.json
+
+The last line is one JSON object.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from lewm.data import ClipSampler, Store, StoreMeta, StoreWriter
+
+BATCH, CLIP_FRAMES, ACTION_SIZE, EPISODE = 64, 2, 2, 100
+ROUNDS, COLD_ROUNDS, COLD_BATCHES = 15, 3, 20
+
+Starts = npt.NDArray[np.int64]
+Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
+
+
+def build(folder: Path, num_frames: int, image_size: int) -> None:
+    """Write the same episodes of noise as a store and as an HDF5 file, both flushed to the disk."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (EPISODE, image_size, image_size, 3), dtype=np.uint8)
+    meta = StoreMeta(task="noise", image_size=image_size, action_kind="continuous", action_size=ACTION_SIZE)
+    with StoreWriter(folder / "store", meta) as writer, h5py.File(folder / "clips.h5", "w") as file:
+        h5_frames = file.create_dataset("frames", (num_frames, *noise.shape[1:]), np.uint8)
+        h5_actions = file.create_dataset("actions", (num_frames, ACTION_SIZE), np.float32)
+        for start in range(0, num_frames, EPISODE):
+            frames = np.roll(noise, start // EPISODE, axis=2)[: num_frames - start]
+            actions = rng.standard_normal((len(frames), ACTION_SIZE), dtype=np.float32)
+            writer.append(frames, actions)
+            h5_frames[start : start + EPISODE] = frames
+            h5_actions[start : start + EPISODE] = actions
+    for path in files(folder):
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+class Hdf5:
+    """The ways to read clips through h5py."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = h5py.File(path, "r")
+        self.frames: h5py.Dataset = self.file["frames"]  # pyright: ignore[reportAttributeAccessIssue]
+        self.actions: h5py.Dataset = self.file["actions"]  # pyright: ignore[reportAttributeAccessIssue]
+
+    def empty(self, batch: int) -> Batch:
+        frames = np.empty((batch, CLIP_FRAMES, *self.frames.shape[1:]), np.uint8)
+        return frames, np.empty((batch, CLIP_FRAMES - 1, ACTION_SIZE), np.float32)
+
+    def slices(self, starts: Starts) -> Batch:
+        """Read one slice a clip."""
+        frames, actions = self.empty(len(starts))
+        for i, start in enumerate(starts.tolist()):
+            frames[i] = self.frames[start : start + CLIP_FRAMES]
+            actions[i] = self.actions[start : start + CLIP_FRAMES - 1]
+        return frames, actions
+
+    def frame_slices(self, starts: Starts) -> Batch:
+        """Read one slice a clip, and no actions."""
+        frames, actions = self.empty(len(starts))
+        for i, start in enumerate(starts.tolist()):
+            frames[i] = self.frames[start : start + CLIP_FRAMES]
+        return frames, actions
+
+    def direct(self, starts: Starts) -> Batch:
+        """Read each clip straight into its place in the batch."""
+        frames, actions = self.empty(len(starts))
+        for i, start in enumerate(starts.tolist()):
+            self.frames.read_direct(frames, np.s_[start : start + CLIP_FRAMES], np.s_[i])
+            self.actions.read_direct(actions, np.s_[start : start + CLIP_FRAMES - 1], np.s_[i])
+        return frames, actions
+
+    def fancy(self, starts: Starts) -> Batch:
+        """Read all rows of the batch at once, sorted as h5py wants them, and put them in order."""
+        rows, place = np.unique(starts[:, None] + np.arange(CLIP_FRAMES), return_inverse=True)
+        first, action_place = np.unique(starts, return_inverse=True)
+        place = place.reshape(len(starts), CLIP_FRAMES)
+        return self.frames[rows][place], self.actions[first][action_place][:, None]
+
+
+def rate(read: Callable[[int], object], seconds: float, first_step: int) -> float:
+    """Return clips/s of consecutive batches."""
+    step, begin = first_step, time.perf_counter()
+    while (elapsed := time.perf_counter() - begin) < seconds:
+        read(step)
+        step += 1
+    return (step - first_step) * BATCH / elapsed
+
+
+def measure_warm(folder: Path, seconds: float) -> dict[str, float]:
+    """Return the median clips/s of every way, with all pages in memory and mapped."""
+    store = Store(folder / "store")
+    sampler = ClipSampler(store, range(store.num_episodes), clip_frames=CLIP_FRAMES, batch_size=BATCH)
+    hdf5 = Hdf5(folder / "clips.h5")
+    # HDF5 gets the starts for nothing; the sampler computes them.
+    steps = sampler.num_clips // BATCH
+    starts = [sampler.batch(step).index for step in range(steps)]
+    ways: dict[str, Callable[[int], object]] = {
+        "store": lambda step: sampler.batch(step % steps),
+        "hdf5_slices": lambda step: hdf5.slices(starts[step % steps]),
+        "hdf5_direct": lambda step: hdf5.direct(starts[step % steps]),
+        "hdf5_fancy": lambda step: hdf5.fancy(starts[step % steps]),
+        "hdf5_frames_only": lambda step: hdf5.frame_slices(starts[step % steps]),
+    }
+    clips = sampler.batch(0)
+    for read in (hdf5.slices, hdf5.direct, hdf5.fancy):
+        frames, actions = read(clips.index)
+        if not (np.array_equal(frames, clips.frames) and np.array_equal(actions, clips.actions)):
+            raise SystemExit("the store and HDF5 give different clips")
+    for path in files(folder):
+        path.read_bytes()
+    store.frames.reshape(-1)[::4096].sum()  # maps every page
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(-1, ROUNDS):
+        for name, read in ways.items():
+            clips_per_s = rate(read, seconds, first_step=97 * max(number, 0))
+            if number >= 0:  # the round before is warm-up
+                rates[name].append(clips_per_s)
+    hdf5.file.close()
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def measure_cold(folder: Path) -> tuple[dict[str, float] | None, str]:
+    """Return the median clips/s with no page in memory, or None and why that cannot be had here."""
+    if not hasattr(os, "posix_fadvise"):
+        return None, "not measured: this system cannot drop a file from the page cache (no posix_fadvise)"
+    rates: dict[str, list[float]] = {"store": [], "hdf5_slices": []}
+    for number in range(COLD_ROUNDS):
+        drop_from_cache(folder)
+        store = Store(folder / "store")
+        sampler = ClipSampler(
+            store, range(store.num_episodes), clip_frames=CLIP_FRAMES, batch_size=BATCH, seed=number + 1
+        )
+        starts = [sampler.starts[:1]] * COLD_BATCHES
+        blocks, begin = resource.getrusage(resource.RUSAGE_SELF).ru_inblock, time.perf_counter()
+        for step in range(COLD_BATCHES):
+            starts[step] = sampler.batch(step).index
+        elapsed = time.perf_counter() - begin
+        read_bytes = 512 * (resource.getrusage(resource.RUSAGE_SELF).ru_inblock - blocks)
+        if read_bytes < COLD_BATCHES * BATCH * store.frames[0].nbytes:
+            return None, "not measured: the file system keeps the files in memory (give --dir on a disk)"
+        rates["store"].append(COLD_BATCHES * BATCH / elapsed)
+        del store, sampler  # mapped pages cannot be dropped
+
+        drop_from_cache(folder)
+        hdf5 = Hdf5(folder / "clips.h5")
+        begin = time.perf_counter()
+        for batch_starts in starts:
+            hdf5.slices(batch_starts)
+        rates["hdf5_slices"].append(COLD_BATCHES * BATCH / (time.perf_counter() - begin))
+        hdf5.file.close()
+    return {name: statistics.median(values) for name, values in rates.items()}, "page cache dropped by posix_fadvise"
+
+
+def drop_from_cache(folder: Path) -> None:
+    for path in files(folder):
+        with open(path, "rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--frames", type=int, default=20_000, help="frames in the store")
+    parser.add_argument("--image-size", type=int, default=128, help="side of a frame in pixels")
+    parser.add_argument("--seconds", type=float, default=0.2, help="length of one round of one way")
+    parser.add_argument("--dir", type=Path, default=None, help="where the temporary files go")
+    parser.add_argument("--out", type=Path, default=None, help="file that also gets the JSON")
+    args = parser.parse_args()
+    if args.frames < 2 * BATCH:
+        parser.error(f"--frames={args.frames}: must be at least {2 * BATCH}")
+
+    with tempfile.TemporaryDirectory(dir=args.dir) as name:
+        folder = Path(name)
+        print(f"writing {args.frames} frames of {args.image_size} px as a store and as HDF5", flush=True)
+        build(folder, args.frames, args.image_size)
+        cold, cold_note = measure_cold(folder)
+        warm = measure_warm(folder, args.seconds)
+
+    ways = {way: warm[way] for way in ("hdf5_slices", "hdf5_direct", "hdf5_fancy")}
+    best = max(ways, key=lambda way: ways[way])
+    for title, rates in (("warm", warm), ("cold", cold or {})):
+        for way, clips_per_s in rates.items():
+            print(f"{title}  {way:<18}{clips_per_s:>10,.0f} clips/s")
+    print(f"cold: {cold_note}")
+    result = {
+        "clips_per_s_warm": round(warm["store"]),
+        "clips_per_s_cold": round(cold["store"]) if cold else None,
+        "ratio_to_hdf5": round(warm["store"] / ways[best], 2),
+        "ratio_to_hdf5_frames_only": round(warm["store"] / warm["hdf5_frames_only"], 2),
+        "ratio_to_hdf5_cold": round(cold["store"] / cold["hdf5_slices"], 2) if cold else None,
+        "hdf5_way": best.removeprefix("hdf5_"),
+        "hdf5_clips_per_s_warm": {way.removeprefix("hdf5_"): round(r) for way, r in warm.items() if way != "store"},
+        "hdf5_clips_per_s_cold": round(cold["hdf5_slices"]) if cold else None,
+        "cold": cold_note,
+        "frames": args.frames,
+        "image_size": args.image_size,
+        "batch_size": BATCH,
+        "clip_frames": CLIP_FRAMES,
+        "rounds": ROUNDS,
+        "cpu_count": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 2),
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "h5py": h5py.__version__,
+    }
+    line = json.dumps(result)
+    if args.out is not None:
+        args.out.write_text(line + "\n")
+    print(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,527 @@
+"""The clip store: everything that is trained on, in one folder that NumPy opens without this package.
+
+    meta.json          what the data is, with a schema version
+    frames.npy         (T, height, width, 3) uint8, the frames of all episodes one after the other
+    actions.npy        (T, A) float32, or (T,) int64 for discrete actions
+    states.npy         (T, S) float32, only when the task knows its state
+    episodes.parquet   one row an episode: start, length, source, seed
+
+An episode of L frames has L actions: action t is taken at frame t, and the last one leads out of the episode. The
+episode table is the truth. The arrays grow first and the table is then replaced in one step, so that an episode is in
+the store completely or not at all, whenever the writer is killed.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+if sys.platform != "win32":
+    import fcntl
+
+SCHEMA_VERSION = 1
+
+_META = "meta.json"
+_EPISODES = "episodes.parquet"
+_LOCK = ".lock"
+_HEADER_BYTES = 128  # of an .npy file; always the same, so that a longer array rewrites its header in place
+_TABLE_SCHEMA = pa.schema(
+    [("start", pa.int64()), ("length", pa.int64()), ("source", pa.string()), ("seed", pa.int64())]
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoreMeta:
+    """Describe the data of a store; saved as `meta.json`."""
+
+    task: str
+    """Name of the task or robot."""
+    image_size: int
+    """Height and width of a frame in pixels."""
+    action_kind: Literal["continuous", "discrete"]
+    """Real vectors, or one integer out of `action_size`."""
+    action_size: int
+    """A: length of the action vector, or the number of discrete actions."""
+    state_names: tuple[str, ...] = ()
+    """Names of the S state variables; empty when states are not stored."""
+    fps: float | None = None
+    """Frames a second, where time is real."""
+    source: str = ""
+    """Where the data comes from."""
+    schema_version: int = dataclasses.field(default=SCHEMA_VERSION, init=False)
+    """Version of the layout on disk."""
+
+    def __post_init__(self) -> None:
+        if not _is_int(self.image_size) or self.image_size < 1:
+            raise ValueError(f"image_size={self.image_size!r}: must be a positive integer; give the frames' side")
+        if self.action_kind not in ("continuous", "discrete"):
+            raise ValueError(f"action_kind={self.action_kind!r}: unknown; use 'continuous' or 'discrete'")
+        if not _is_int(self.action_size) or self.action_size < 1:
+            raise ValueError(f"action_size={self.action_size!r}: must be a positive integer; give the actions' size")
+        names = self.state_names
+        if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"state_names={names!r}: must be a tuple of names; give one name a variable")
+        object.__setattr__(self, "state_names", tuple(names))  # JSON has lists only
+
+
+@dataclass(frozen=True, slots=True)
+class Episodes:
+    """The episode table, one entry an episode.
+
+    Args:
+        start: (E,) int64, index of the first frame.
+        length: (E,) int64, number of frames.
+        source: where each episode comes from.
+        seed: (E,) int64, the seed it was collected with.
+    """
+
+    start: npt.NDArray[np.int64]
+    length: npt.NDArray[np.int64]
+    source: list[str]
+    seed: npt.NDArray[np.int64]
+
+
+class Store:
+    """Open a store for reading.
+
+    The arrays are read-only memory maps cut to the complete episodes, whatever a writer has left behind them. Shapes,
+    types and lengths are checked here; `validate` also reads the values.
+
+    Args:
+        path: folder of the store.
+
+    Raises:
+        ValueError: the store is missing, empty, truncated, or of another layout.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not (self.path / _META).is_file():
+            raise ValueError(f"{self.path}: is not a store (no {_META}); collect or import data into it first")
+        self.meta: StoreMeta = _read_meta(self.path / _META)
+        table = _read_table(self.path / _EPISODES)
+        start, length, seed = (table[name].to_numpy() for name in ("start", "length", "seed"))
+        self.episodes: Episodes = Episodes(start=start, length=length, source=table["source"].to_pylist(), seed=seed)
+        self.num_episodes: int = len(start)
+        self.num_frames: int = int(length.sum())
+        if self.num_episodes == 0:
+            raise ValueError(f"{self.path}: holds no complete episode; collect or import data into it first")
+        arrays = {
+            name: _open_array(self.path / f"{name}.npy", dtype, row, self.num_frames)
+            for name, (dtype, row) in _layout(self.meta).items()
+        }
+        self.frames: npt.NDArray[np.uint8] = arrays["frames"]
+        self.actions: npt.NDArray[np.float32] | npt.NDArray[np.int64] = arrays["actions"]
+        self.states: npt.NDArray[np.float32] | None = arrays.get("states")
+
+    def episode(self, index: int) -> slice:
+        """Return the frames of one episode as a slice of the arrays.
+
+        Args:
+            index: number of the episode, from 0.
+
+        Raises:
+            ValueError: there is no such episode.
+        """
+        if not 0 <= index < self.num_episodes:
+            raise ValueError(f"episode={index}: {self.path} has {self.num_episodes}; use 0 to {self.num_episodes - 1}")
+        start = int(self.episodes.start[index])
+        return slice(start, start + int(self.episodes.length[index]))
+
+    def validate(self) -> None:
+        """Check the values that training relies on: finite actions and states, discrete actions in range.
+
+        Raises:
+            ValueError: the first bad value, with its episode and its frame in that episode.
+        """
+        if self.meta.action_kind == "continuous":
+            self._reject("actions", ~np.isfinite(self.actions), "not finite")
+        else:
+            bad = (self.actions < 0) | (self.actions >= self.meta.action_size)
+            self._reject("actions", bad, f"outside 0 to {self.meta.action_size - 1}")
+        if self.states is not None:
+            self._reject("states", ~np.isfinite(self.states), "not finite")
+
+    def _reject(self, name: str, bad: npt.NDArray[np.bool_], what: str) -> None:
+        rows = np.flatnonzero(bad.reshape(self.num_frames, -1).any(axis=1))
+        if rows.size == 0:
+            return
+        episodes = np.searchsorted(self.episodes.start, rows, side="right") - 1
+        first = int(episodes[0])
+        raise ValueError(
+            f"{self.path / name}.npy: {name} {what} in {np.unique(episodes).size} of {self.num_episodes} episodes, "
+            f"first at frame {rows[0] - self.episodes.start[first]} of episode {first}; repair or leave out episodes"
+        )
+
+
+class StoreWriter:
+    """Append complete episodes to a new store, or to one that is already there.
+
+    Each `append` is one transaction: a kill at any moment, or a full disk, leaves a store with every episode that was
+    appended before, and opening the writer again goes on from there. One writer at a time may have a store open.
+
+    Args:
+        path: folder of the store; made if missing.
+        meta: what the data is; must equal that of a store that is already there.
+
+    Raises:
+        ValueError: the folder holds something else, or a store of other data, or another writer is at work.
+        OSError: the store could not be written.
+    """
+
+    def __init__(self, path: str | Path, meta: StoreMeta) -> None:
+        self.path = Path(path)
+        self.meta = meta
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path}: is a file; give the folder of a store")
+        with contextlib.ExitStack() as stack, _plain_os_error(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = stack.enter_context(open(self.path / _LOCK, "wb"))
+            _take_lock(self._lock, self.path)
+            self._table: pa.Table = self._open()
+            self._trim()
+            self._stack = stack.pop_all()
+
+    @property
+    def num_episodes(self) -> int:
+        """Complete episodes in the store."""
+        return self._table.num_rows
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the complete episodes."""
+        return _count_frames(self._table)
+
+    def append(
+        self,
+        frames: npt.NDArray[np.uint8],
+        actions: npt.ArrayLike,
+        states: npt.ArrayLike | None = None,
+        *,
+        source: str = "",
+        seed: int = 0,
+    ) -> None:
+        """Write one complete episode.
+
+        Values are stored as they are; `Store.validate` says what is wrong with them.
+
+        Args:
+            frames: (L, height, width, 3) uint8.
+            actions: (L, A) real, or (L,) integer for discrete actions; the last one leads out of the episode.
+            states: (L, S) real; given exactly when the store has state names.
+            source: where the episode comes from.
+            seed: the seed it was collected with.
+
+        Raises:
+            ValueError: a shape or type differs from the store's.
+            OSError: the disk is full, or could not be written; the episode is not in the store, all others are.
+        """
+        if self._lock.closed:
+            raise ValueError(f"{self.path}: this writer is closed; open a new one to append")
+        rows = self._checked(frames, actions, states)
+        start, length = self.num_frames, len(rows["frames"])
+        added = {"start": [start], "length": [length], "source": [source], "seed": [int(seed)]}
+        table = pa.concat_tables([self._table, pa.table(added, schema=_TABLE_SCHEMA)]).combine_chunks()
+        with _plain_os_error(self.path):
+            try:
+                for name, values in rows.items():
+                    _write_rows(self.path / f"{name}.npy", values, start)
+                _replace_file(self.path / _EPISODES, _table_bytes(table))
+            except OSError:
+                # Only gives the space back: what lies behind the table's last episode is never read.
+                with contextlib.suppress(OSError):
+                    self._trim()
+                raise
+        self._table = table
+
+    def close(self) -> None:
+        """Let another writer open the store."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self) -> pa.Table:
+        """Create the files that are missing, check those that are there, and return the episode table."""
+        meta_path, table_path = self.path / _META, self.path / _EPISODES
+        if meta_path.is_file():
+            self._check_meta(_read_meta(meta_path))
+        elif names := [entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")]:
+            raise ValueError(f"{self.path}: has {names[0]!r} but no {_META}, so is not a store; give an empty folder")
+        else:
+            _replace_file(meta_path, json.dumps(dataclasses.asdict(self.meta), indent=2).encode() + b"\n")
+        if not table_path.is_file():
+            self._create_arrays()
+        table = _read_table(table_path)
+        for name, (dtype, row) in _layout(self.meta).items():
+            path = self.path / f"{name}.npy"
+            if _check_array(path, dtype, row, _count_frames(table)) != _HEADER_BYTES:
+                raise ValueError(f"{path}: has another header than this writer's; append its episodes to a new store")
+        return table
+
+    def _check_meta(self, stored: StoreMeta) -> None:
+        for field in dataclasses.fields(StoreMeta):
+            old, new = getattr(stored, field.name), getattr(self.meta, field.name)
+            if old != new:
+                raise ValueError(
+                    f"{field.name}={new!r}: the store {self.path} has {old!r}; append the same kind of data or give "
+                    "another folder"
+                )
+
+    def _create_arrays(self) -> None:
+        """Make empty arrays and an empty table: the table last, because it says that the arrays are there."""
+        for name, (dtype, row) in _layout(self.meta).items():
+            path = self.path / f"{name}.npy"
+            if path.exists() and path.stat().st_size > _HEADER_BYTES:
+                raise ValueError(f"{self.path}: {path.name} without {_EPISODES}; restore it or give another folder")
+            _replace_file(path, _header(dtype, (0, *row)))
+        _replace_file(self.path / _EPISODES, _table_bytes(_TABLE_SCHEMA.empty_table()))
+
+    def _trim(self) -> None:
+        """Cut the arrays to the complete episodes."""
+        for name, (dtype, row) in _layout(self.meta).items():
+            with open(self.path / f"{name}.npy", "r+b", buffering=0) as file:
+                _write_all(file, 0, _header(dtype, (self.num_frames, *row)))
+                file.truncate(_HEADER_BYTES + self.num_frames * _row_bytes(dtype, row))
+
+    def _checked(
+        self, frames: npt.NDArray[np.uint8], actions: npt.ArrayLike, states: npt.ArrayLike | None
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Return the episode's arrays as they are stored, or say what does not fit."""
+        given: dict[str, npt.NDArray[Any]] = {"frames": np.asarray(frames), "actions": np.asarray(actions)}
+        if states is not None:
+            given["states"] = np.asarray(states)
+        layout = _layout(self.meta)
+        for name in layout.keys() ^ given.keys():
+            has, but = ("no states", "were given") if name in given else (f"{layout[name][1][0]} states", "are missing")
+            raise ValueError(f"{name}: {but}, and the store {self.path} has {has}; make state_names and states agree")
+        length = len(given["frames"]) if given["frames"].ndim else 0
+        if length == 0:
+            raise ValueError("frames: an episode has at least one frame; leave out empty episodes")
+        rows = {}
+        for name, (dtype, row) in layout.items():
+            values = given[name]
+            # Any real type becomes float32 and any integer int64; frames of another type would have another scale.
+            kinds = {"u": "u", "f": "f", "i": "iu"}[dtype.kind]
+            fits = values.dtype.kind in kinds and (name != "frames" or values.dtype == dtype)
+            if values.shape != (length, *row) or not fits:
+                raise ValueError(
+                    f"{name}={_describe(values.dtype, values.shape)}: the store {self.path} takes "
+                    f"{_describe(dtype, (length, *row))}; convert the episode"
+                )
+            rows[name] = np.ascontiguousarray(values, dtype=dtype)
+        return rows
+
+
+def split_episodes(
+    num_episodes: int, *, held_out: float, seed: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Split episodes into those for training and those held out, fixed by the seed.
+
+    Args:
+        num_episodes: episodes of the store.
+        held_out: share that is held out, between 0 and 1; at least one episode falls on either side.
+        seed: seed of the split.
+
+    Returns:
+        Training episodes and held-out episodes: sorted int64 arrays.
+
+    Raises:
+        ValueError: fewer than two episodes, or a share that is not between 0 and 1.
+    """
+    if num_episodes < 2:
+        raise ValueError(f"num_episodes={num_episodes}: a split needs at least 2; collect more episodes")
+    if not 0.0 < held_out < 1.0:
+        raise ValueError(f"held_out={held_out}: must lie between 0 and 1; use 0.1")
+    count = min(max(round(held_out * num_episodes), 1), num_episodes - 1)
+    order = np.random.default_rng(seed).permutation(num_episodes).astype(np.int64)
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _layout(meta: StoreMeta) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+    """Return type and shape of one row for every array of the store."""
+    layout: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
+        "frames": (np.dtype("u1"), (meta.image_size, meta.image_size, 3)),
+        "actions": (np.dtype("<f4"), (meta.action_size,)),
+    }
+    if meta.action_kind == "discrete":
+        layout["actions"] = (np.dtype("<i8"), ())
+    if meta.state_names:
+        layout["states"] = (np.dtype("<f4"), (len(meta.state_names),))
+    return layout
+
+
+def _describe(dtype: np.dtype[Any], shape: tuple[int | str, ...]) -> str:
+    return f"{dtype.name}[{', '.join(map(str, shape))}]"
+
+
+def _row_bytes(dtype: np.dtype[Any], row: tuple[int, ...]) -> int:
+    return dtype.itemsize * int(np.prod(row, dtype=np.int64))
+
+
+def _read_meta(path: Path) -> StoreMeta:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: is not JSON ({error}); restore it or write the store again") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: must be a JSON object; restore it or write the store again")
+    # The version first: another version may well have other fields.
+    version = values.pop("schema_version", None)
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"{path}: schema_version={version!r}, but this version reads {SCHEMA_VERSION}; update the package or write "
+            "the store again"
+        )
+    fields = {field.name: field for field in dataclasses.fields(StoreMeta) if field.init}
+    if unknown := sorted(values.keys() - fields.keys()):
+        raise ValueError(f"{path}: unknown field {unknown[0]!r}; remove it")
+    required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+    if missing := sorted(required - values.keys()):
+        raise ValueError(f"{path}: field {missing[0]!r} is missing; add it")
+    try:
+        return StoreMeta(**values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _table_bytes(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+def _read_table(path: Path) -> pa.Table:
+    if not path.is_file():
+        raise ValueError(f"{path}: missing, so no episode is complete; restore it or write the store again")
+    try:
+        table = pq.read_table(pa.BufferReader(path.read_bytes()), columns=_TABLE_SCHEMA.names)
+        table = table.select(_TABLE_SCHEMA.names).cast(_TABLE_SCHEMA)
+    except (pa.ArrowException, KeyError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path}: is not an episode table ({reason}); restore it or write the store again") from error
+    if any(column.null_count for column in table.columns):
+        raise ValueError(f"{path}: has empty cells; restore it or write the store again")
+    start, length = table["start"].to_numpy(), table["length"].to_numpy()
+    if (length < 1).any() or (start != np.cumsum(length) - length).any():
+        raise ValueError(f"{path}: episodes must follow one another without gaps; restore it or write the store again")
+    return table
+
+
+def _count_frames(table: pa.Table) -> int:
+    return table["start"][-1].as_py() + table["length"][-1].as_py() if table.num_rows else 0
+
+
+def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """Return the .npy header (version 1.0) of a C-ordered array, padded to its fixed size."""
+    text = f"{{'descr': {np.lib.format.dtype_to_descr(dtype)!r}, 'fortran_order': False, 'shape': {shape}, }}"
+    body = _HEADER_BYTES - 10  # after the magic string, the version and the length itself
+    assert len(text) < body, text
+    return np.lib.format.magic(1, 0) + body.to_bytes(2, "little") + text.ljust(body - 1).encode("ascii") + b"\n"
+
+
+def _check_array(path: Path, dtype: np.dtype[Any], row: tuple[int, ...], num_rows: int) -> int:
+    """Check an array's header and size against the store; return where its data begins."""
+    if not path.is_file():
+        raise ValueError(f"{path}: missing; restore it or write the store again")
+    with open(path, "rb") as file:
+        try:
+            version = np.lib.format.read_magic(file)
+            if version != (1, 0):
+                raise ValueError(f"its format version is {version}")
+            shape, fortran_order, found = np.lib.format.read_array_header_1_0(file)
+        except ValueError as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{path}: is not a NumPy array ({reason}); restore it or write the store again") from error
+        offset = file.tell()
+    if found != dtype or shape[1:] != row or len(shape) != 1 + len(row) or fortran_order:
+        raise ValueError(
+            f"{path}: holds {_describe(found, shape)}, but by {_META} it is {_describe(dtype, ('T', *row))}; correct "
+            f"{_META} or write the store again"
+        )
+    rows = (path.stat().st_size - offset) // _row_bytes(dtype, row)
+    if rows < num_rows:
+        raise ValueError(
+            f"{path}: truncated, it has {rows} rows and {_EPISODES} counts {num_rows}; copy the file again or write "
+            "the store again"
+        )
+    return offset
+
+
+def _open_array(path: Path, dtype: np.dtype[Any], row: tuple[int, ...], num_rows: int) -> npt.NDArray[Any]:
+    """Memory-map the first rows of an array, read-only."""
+    offset = _check_array(path, dtype, row, num_rows)
+    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=(num_rows, *row))
+
+
+def _write_rows(path: Path, values: npt.NDArray[Any], start: int) -> None:
+    """Write rows behind the first `start` rows of an array, then the header that counts them."""
+    dtype, row = values.dtype, values.shape[1:]
+    with open(path, "r+b", buffering=0) as file:
+        _write_all(file, _HEADER_BYTES + start * _row_bytes(dtype, row), values)
+        _write_all(file, 0, _header(dtype, (start + len(values), *row)))
+        os.fsync(file.fileno())
+
+
+def _write_all(file: IO[bytes], offset: int, data: Any) -> None:
+    file.seek(offset)
+    rest = memoryview(data).cast("B")
+    while rest:  # an unbuffered write may stop early
+        rest = rest[file.write(rest) :]
+
+
+def _replace_file(path: Path, data: Any) -> None:
+    """Put a file in place in one step, so that a reader sees the old one or the new one."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb", buffering=0) as file:
+            _write_all(file, 0, data)
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _take_lock(lock: IO[bytes], path: Path) -> None:
+    """Keep other writers out until the lock file is closed or the process ends, however it ends."""
+    if sys.platform != "win32":
+        # Not flock: processes forked from this one would hold it on after a kill.
+        try:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise ValueError(f"{path}: another process is writing this store; wait for it or stop it") from error
+
+
+@contextlib.contextmanager
+def _plain_os_error(path: Path) -> Iterator[None]:
+    """Say in one line what a failed write means for the store."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            reason, remedy = "disk full", "free some space"
+        else:
+            reason, remedy = f"cannot be written ({error.strerror})", "see to the disk and the permissions"
+        message = f"{path}: {reason}; the complete episodes in it are safe, {remedy} and run again to go on"
+        raise OSError(error.errno, message) from error

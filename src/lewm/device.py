@@ -1,0 +1,17 @@
+"""The one place that decides where to compute."""
+
+import torch
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device of a setting: `auto` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ValueError: If that device is not here.
+    """
+    here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(kind for kind, available in here.items() if available)
+    if not here[name]:
+        raise ValueError(f"device={name}: this machine or this PyTorch build has none; use cpu or auto")
+    return torch.device(name)

@@ -1,0 +1,25 @@
+"""The tasks by name."""
+
+import difflib
+
+from lewm.envs.push_t import PushT
+from lewm.envs.task import Task
+from lewm.envs.two_room import TwoRoom, TwoRoomDiscrete
+
+TASKS: dict[str, type[Task]] = {task.name: task for task in (TwoRoom, TwoRoomDiscrete, PushT)}
+
+
+def make_task(name: str, image_size: int = 64) -> Task:
+    """Make a task by its name.
+
+    Args:
+        name: One of `TASKS`.
+        image_size: Height and width of a frame in pixels.
+
+    Raises:
+        ValueError: If there is no such task, or the image size is out of range.
+    """
+    if name not in TASKS:
+        near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.0)[0]
+        raise ValueError(f"task={name}: must be one of {', '.join(TASKS)}; did you mean {near}?")
+    return TASKS[name](image_size)

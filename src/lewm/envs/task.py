@@ -1,0 +1,137 @@
+"""What every task offers beside Gymnasium's API: its true state, its true dynamics, success, distance, a behaviour."""
+
+from abc import abstractmethod
+from typing import Any, ClassVar, Literal, Protocol
+
+import gymnasium
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+SMALLEST_IMAGE, LARGEST_IMAGE = 16, 512
+
+
+class Behaviour(Protocol):
+    """A policy that collects episodes."""
+
+    def act(self, task: Any) -> NDArray:
+        """Return the action for the task's present state."""
+        ...
+
+
+class Task(gymnasium.Env[NDArray[np.uint8], Any]):
+    """Be a task whose observation is a frame and whose goal is another frame of the same task.
+
+    An episode has no end and no reward of its own: a goal is a state, and `success` and `distance` compare with it.
+    Observations are frames uint8 (height, width, 3); `info["state"]` is the true state (S,) float32.
+
+    Args:
+        image_size: Height and width of a frame in pixels.
+
+    Raises:
+        ValueError: If the image size is out of range.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    name: ClassVar[str]
+    state_names: ClassVar[tuple[str, ...]]
+    action_kind: ClassVar[Literal["continuous", "discrete"]]
+    action_size: ClassVar[int]
+
+    def __init__(self, image_size: int = 64) -> None:
+        if not SMALLEST_IMAGE <= image_size <= LARGEST_IMAGE:
+            raise ValueError(
+                f"image_size={image_size}: must be between {SMALLEST_IMAGE} and {LARGEST_IMAGE} pixels; use 64 to 224"
+            )
+        self.image_size = image_size
+        self.render_mode = "rgb_array"
+        self.observation_space = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
+        if self.action_kind == "continuous":
+            self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.action_size,), np.float32)
+        else:
+            self.action_space = gymnasium.spaces.Discrete(self.action_size)
+
+    @property
+    @abstractmethod
+    def state(self) -> NDArray[np.float32]:
+        """The true state (S,), in the order of `state_names`."""
+
+    @abstractmethod
+    def set_state(self, state: ArrayLike) -> None:
+        """Put the task into a state (S,), so that the same actions lead to the same states from there.
+
+        Raises:
+            ValueError: If the state has another shape or is not a possible one.
+        """
+
+    @abstractmethod
+    def success(self, state: ArrayLike, goal: ArrayLike) -> NDArray[np.bool_]:
+        """Tell whether states (..., S) have reached goals (..., S); the leading axes broadcast."""
+
+    @abstractmethod
+    def distance(self, state: ArrayLike, goal: ArrayLike) -> NDArray[np.float64]:
+        """Return the true distance of states (..., S) to goals (..., S): the cost of a planner that sees the state."""
+
+    @abstractmethod
+    def simulate(self, states: ArrayLike, actions: ArrayLike) -> NDArray[np.float32]:
+        """Follow the true dynamics from many states at once, without touching the task's own state.
+
+        Args:
+            states: States (M, S) to start from.
+            actions: Actions (M, L, A), or (M, L) for discrete ones.
+
+        Returns:
+            The states (M, L, S) after each action.
+        """
+
+    @abstractmethod
+    def render_states(self, states: ArrayLike) -> NDArray[np.uint8]:
+        """Draw the frames (M, height, width, 3) of states (M, S)."""
+
+    @abstractmethod
+    def behaviour(self, seed: int) -> Behaviour:
+        """Return the policy that collects one episode with good coverage; it depends on the seed alone."""
+
+    @abstractmethod
+    def _draw_initial_state(self, rng: np.random.Generator) -> NDArray[np.float32]:
+        """Draw the state (S,) that an episode starts from."""
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        """Start an episode from a state that is drawn at random.
+
+        Args:
+            seed: Seed of this and later initial states; None goes on with the present generator.
+            options: Not used; Gymnasium's signature.
+
+        Returns:
+            The first frame, and a dictionary with the state.
+        """
+        super().reset(seed=seed, options=options)
+        self.set_state(self._draw_initial_state(self.np_random))
+        return self.render(), {"state": self.state}
+
+    def step(self, action: Any) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        """Take one action. The reward is always 0 and the episode never ends by itself."""
+        self.advance(action)
+        return self.render(), 0.0, False, False, {"state": self.state}
+
+    def advance(self, action: ArrayLike) -> None:
+        """Take one action without drawing the frame."""
+        self.set_state(self.simulate(self.state[None], np.asarray(action)[None, None])[0, 0])
+
+    def render(self) -> NDArray[np.uint8]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Draw the present frame (height, width, 3)."""
+        return self.render_states(self.state[None])[0]
+
+
+def check_state(state: ArrayLike, names: tuple[str, ...]) -> NDArray[np.float32]:
+    """Return one state (S,) as float32.
+
+    Raises:
+        ValueError: If its shape is not (S,) or it has a value that is not finite.
+    """
+    array = np.array(state, dtype=np.float32)
+    if array.shape != (len(names),) or not np.isfinite(array).all():
+        raise ValueError(f"state={array.tolist()}: must be {len(names)} finite numbers; give {', '.join(names)}")
+    return array

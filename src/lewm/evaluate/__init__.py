@@ -1,0 +1,24 @@
+"""Evaluation: prediction, probes, the cost, closed loop, and what they say together."""
+
+from lewm.evaluate.closed_loop import Loop, Starts, make_starts, run_closed_loop, wilson_interval
+from lewm.evaluate.cost import rank_correlation
+from lewm.evaluate.doctor import verdict
+from lewm.evaluate.prediction import PredictionReport, measure_prediction
+from lewm.evaluate.probe import ProbeReport, measure_probes
+from lewm.evaluate.run import evaluate_run, plan_run
+
+__all__ = [
+    "Loop",
+    "PredictionReport",
+    "ProbeReport",
+    "Starts",
+    "evaluate_run",
+    "make_starts",
+    "measure_prediction",
+    "measure_probes",
+    "plan_run",
+    "rank_correlation",
+    "run_closed_loop",
+    "verdict",
+    "wilson_interval",
+]

@@ -1,0 +1,118 @@
+"""What the numbers say together: whether the model learnt, and which part fails if it does not plan."""
+
+from collections.abc import Mapping
+from typing import Any
+
+LEARNT_RATIO = 0.9
+"""One-step error, as a share of the better trivial rival's, below which something was clearly learnt."""
+COLLAPSED_RANK = 2.0
+"""Effective rank below which representations are as good as one direction."""
+COLLAPSED_STD = 1e-3
+"""Standard deviation of features below which representations are as good as constant."""
+POSITION_ONLY = 0.1
+"""Content share below which tokens tell little but their position, where prediction failed as well."""
+READABLE = 0.5
+"""R^2 from which the state counts as readable."""
+
+
+def verdict(results: Mapping[str, Any]) -> tuple[bool, str]:
+    """Judge an evaluation.
+
+    A model has learnt when its representation is not collapsed, its one-step error is clearly below that of the better
+    trivial rival, and, where it planned, the interval of its success lies above the random policy's.
+
+    Args:
+        results: The content of `eval.json`; missing measurements are None.
+
+    Returns:
+        Whether the model learnt, and one sentence that says why, with the numbers it rests on.
+    """
+    failure = _representation_failure(results) or _prediction_failure(results)
+    if failure is not None:
+        return False, f"The model learnt nothing: {failure}."
+    ratio = results["prediction"]["error_ratio"][0]
+    good = f"one-step error is {ratio:.2f} of the better trivial rival's"
+    probe = results.get("probe")
+    if probe is not None and probe["r2"] is not None:
+        good += f" and the state is {'' if probe['r2'] >= READABLE else 'hardly '}readable (R^2 {probe['r2']:.2f})"
+    planning = results.get("planning")
+    if planning is None:
+        return True, f"The model learnt to predict: {good}; it was not tried in closed loop, for want of a known task."
+    ours, chance = (
+        _rate(planning, *keys) for keys in (("success_rate", "ci95"), ("random_success_rate", "random_ci95"))
+    )
+    reached = f"{planning['planner'].upper()} reaches {ours} of {planning['episodes']} goals, a random policy {chance}"
+    if planning["ci95"][0] > planning["random_ci95"][1]:
+        return True, f"The model learnt: {good}, and {reached}{_weakest_part(results)}."
+    return False, f"The model predicts but does not plan: {good}, yet {reached}; {_planning_failure(results)}."
+
+
+def _rate(planning: Mapping[str, Any], rate: str, interval: str) -> str:
+    low, high = planning[interval]
+    return f"{planning[rate]:.0%} [{low:.0%}, {high:.0%}]"
+
+
+def _representation_failure(results: Mapping[str, Any]) -> str | None:
+    spectrum = results["spectrum"]
+    rank, std = spectrum["effective_rank"], spectrum["feature_std"]
+    if rank is None or rank < COLLAPSED_RANK or (std is not None and std < COLLAPSED_STD):
+        told = "not finite" if rank is None else f"{rank:.1f}"
+        return f"its representation collapsed (effective rank {told}); raise loss.weight"
+    return None
+
+
+def _prediction_failure(results: Mapping[str, Any]) -> str | None:
+    prediction = results["prediction"]
+    ratio, step = prediction["error_ratio"][0], prediction["horizon"][0]
+    if ratio is None:
+        return "a trivial rival makes no error at all, so frames never change or are all represented alike"
+    if ratio < LEARNT_RATIO:
+        return None
+    share = results["spectrum"]["content_share"]
+    if share is not None and share < POSITION_ONLY:
+        return (
+            f"its tokens tell little but their position (content is {share:.0%} of their variance) and its error is "
+            f"{ratio:.2f} of the better trivial rival's; centre the regulariser by position or apply it to whole frames"
+        )
+    copying = prediction["copy_error"][0] <= prediction["mean_error"][0]
+    rival = "copying the present frame" if copying else "predicting each position's mean"
+    return (
+        f"at {step} step{'s' if step > 1 else ''} its error is {ratio:.2f} of that of {rival}; train longer, or look "
+        "at the learning rate and at whether whole frames are seen in training"
+    )
+
+
+def _planning_failure(results: Mapping[str, Any]) -> str:
+    """Name the first part that does not do better than chance: planner, then cost, then model."""
+    cost, chance = results["cost"], results["planning"]["random_ci95"][1]
+    if cost.get("planner_alone_success") is None:
+        return "planner, cost and model were not told apart"
+    alone, latent = cost["planner_alone_success"], cost["cost_alone_success"]
+    if cost["planner_alone_ci95"][0] <= chance:
+        return (
+            f"the planner fails: with the true state as cost and the true dynamics it reaches {alone:.0%}; give it "
+            "more candidates, iterations or another horizon"
+        )
+    correlation = cost["rank_correlation"]
+    ordering = "" if correlation is None else f", rank correlation with steps to go {correlation:.2f}"
+    if cost["cost_alone_ci95"][0] <= chance:
+        return (
+            f"the cost fails: with the true dynamics it reaches {latent:.0%}{ordering}, while the true state as cost "
+            f"reaches {alone:.0%}"
+        )
+    return (
+        f"the model's rollouts fail: the same cost reaches {latent:.0%} with the true dynamics{ordering}, the true "
+        f"state {alone:.0%}"
+    )
+
+
+def _weakest_part(results: Mapping[str, Any]) -> str:
+    """Say where the remaining failures come from, when the split was measured."""
+    cost = results["cost"]
+    if cost.get("planner_alone_success") is None:
+        return ""
+    alone, latent, rate = (cost[f"{part}_success"] for part in ("planner_alone", "cost_alone", "model"))
+    losses = {"the planner": 1.0 - alone, "the cost": alone - latent, "the model's rollouts": latent - rate}
+    worst = max(losses, key=losses.__getitem__)
+    split = f"true state {alone:.0%}, latent cost with true dynamics {latent:.0%}"
+    return f" ({split}; most of the rest is lost to {worst})" if losses[worst] > 0.05 else f" ({split})"

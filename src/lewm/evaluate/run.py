@@ -1,0 +1,477 @@
+"""Evaluate a trained run on held-out episodes: `eval.json` with every number, `eval.npz` with what the report draws.
+
+Arrays of `eval.npz`, where n rows are examples:
+
+    spectrum                   (D,) normalised eigenvalues of the tokens' covariance
+    projection                 (M, 2) flattened representations of held-out frames on their first two components
+    projection_share           (2,) share of the variance on each
+    projection_states          (M, S) true states, where the store has them
+    state_names                (S,) their names
+    rollout_start              (n, height, width, 3) the present frame of held-out clips
+    rollout_horizon            (h,) model steps ahead
+    rollout_real               (n, h, height, width, 3) the frame that came at each horizon
+    rollout_nearest            (n, h, height, width, 3) the held-out frame whose representation is nearest to the predicted
+    cost_gap                   (P,) environment steps between the frames of a pair
+    cost_distance              (P,) their true distance, where the task can tell
+    cost_tokens, cost_pooled, cost_steps_to_go      (P,) each cost of the pairs
+    episode_frames             (n, budget + 1, height, width, 3) closed-loop episodes, every environment step
+    episode_states             (n, budget + 1, S)
+    episode_goal_frame         (n, height, width, 3)
+    episode_goal_state         (n, S)
+    episode_solved_at          (n,) environment step at which the goal was first reached, -1 for never
+    episode_plan_step          (p,) environment step of each decision
+    episode_imagined_nearest   (n, p, H) the real frame nearest to each imagined step of each decision's plan, in
+    episode_library            (l, height, width, 3)
+    episode_imagined_states    (n, p, H, S') those steps read by the linear probe, in the order of `probe.r2_by_state`
+"""
+
+import dataclasses
+import json
+import math
+import os
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from torch import Tensor
+
+from lewm.config import Config
+from lewm.data.store import Store, split_episodes
+from lewm.envs import TASKS, Task, make_task
+from lewm.evaluate.closed_loop import (
+    Loop,
+    ModelPolicy,
+    Policy,
+    Starts,
+    cost_alone,
+    make_starts,
+    planner_alone,
+    random_policy,
+    run_closed_loop,
+    wilson_interval,
+)
+from lewm.evaluate.cost import CostReport, measure_cost
+from lewm.evaluate.doctor import verdict
+from lewm.evaluate.frames import draw_frames, encode_frames, episode_of
+from lewm.evaluate.prediction import measure_prediction, nearest, prediction_clips, roll_out_clips
+from lewm.evaluate.probe import ProbeReport, ProbeSet, measure_probes
+from lewm.files import atomic_path, write_text
+from lewm.model import WorldModel
+from lewm.model.encoder import Encoder
+from lewm.objective.spectrum import spectrum_report
+from lewm.plan import ActionSpace, action_space
+from lewm.train.checkpoint import load_run
+
+HELD_OUT_FRAMES = 1000  # for probes, the spectrum, the projection and as nearest neighbours
+MEAN_FRAMES = 2000  # training frames of the per-position mean
+PAIRS = 1000
+EXAMPLES = 6
+
+Tick = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What all measurements start from: a run's model and the data it is measured on."""
+
+    run: Path
+    config: Config
+    model: WorldModel
+    store: Store
+    train: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    task: Task | None
+    """The true dynamics, when the store comes from a known task and tells its states."""
+
+    def space(self, task: Task) -> ActionSpace:
+        """What the planner searches."""
+        if task.action_kind == "discrete":
+            return action_space(self.config, device=self.model.device)
+        low, high = task.action_space.low, task.action_space.high  # pyright: ignore[reportAttributeAccessIssue]
+        return action_space(self.config, low, high, device=self.model.device)
+
+
+def open_run(run: Path, *, data: Path | None, device: str | None, config: Config | None) -> Evaluation:
+    """Load a run's model and its data, and check that they fit.
+
+    Args:
+        run: Run folder.
+        data: Store; None takes the one that the run was trained on.
+        device: auto, cpu, cuda or mps; None takes the run's setting.
+        config: Settings whose `eval`, `plan` and `seed` replace the run's; None keeps those.
+
+    Raises:
+        ValueError: If the run or the store is missing, broken, or they do not fit.
+    """
+    loaded = load_run(run, device)
+    path = data or loaded.data
+    if path is None:
+        raise ValueError(f"data=None: {run} does not say which data it was trained on; give a store")
+    store, settings = Store(path), loaded.config
+    if config is not None:
+        settings = dataclasses.replace(settings, eval=config.eval, plan=config.plan, seed=config.seed)
+    for name, has, wants in (
+        ("image_size", store.meta.image_size, settings.model.image_size),
+        ("action_kind", store.meta.action_kind, settings.action.kind),
+        ("action_size", store.meta.action_size, settings.action.size),
+    ):
+        if has != wants:
+            raise ValueError(f"{name}={has}: {path} does not fit {run}, which has {wants}; give the data of this run")
+    train, held_out = split_episodes(store.num_episodes, held_out=settings.data.held_out, seed=settings.data.split_seed)
+    meta = store.meta
+    known = meta.task in TASKS and store.states is not None and meta.state_names == TASKS[meta.task].state_names
+    task = make_task(meta.task, meta.image_size) if known else None
+    return Evaluation(run, settings, loaded.model, store, train, held_out, task)
+
+
+def evaluate_run(
+    run: Path,
+    *,
+    data: Path | None = None,
+    device: str | None = None,
+    config: Config | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Evaluate a run and write `eval.json` and `eval.npz` into its folder.
+
+    Args:
+        run: Run folder.
+        data: Store; None takes the one that the run was trained on.
+        device: auto, cpu, cuda or mps; None takes the run's setting.
+        config: Settings whose `eval`, `plan` and `seed` replace the run's; None keeps those.
+        progress: Show progress and the time left on standard error.
+
+    Returns:
+        The content of `eval.json`: numbers are finite or None, rates 0 to 1, lists follow `prediction.horizon`.
+
+    Raises:
+        ValueError: If the run or the store is missing, broken, or they do not fit, or episodes are too short.
+    """
+    of = open_run(run, data=data, device=device, config=config)
+    with _progress(progress) as stage:
+        with stage("prediction", 1):
+            results, arrays, library = _measure_representation(of)
+        with stage("probes", 1):
+            probe = _measure_probes(of)
+        with stage("cost", 1):
+            cost = _measure_cost(of)
+        results["probe"] = None if probe is None else probe.summary()
+        results["cost"] = cost.summary()
+        arrays |= {"cost_gap": cost.pairs.gap} | {f"cost_{name}": value for name, value in cost.costs.items()}
+        if cost.distance is not None:
+            arrays["cost_distance"] = cost.distance
+        results["planning"] = None
+        if of.task is not None:
+            starts = _starts(of)
+            with stage("planning", decisions(of.config)) as tick:
+                results["planning"], episodes, success = _measure_planning(of, of.task, starts, library, probe, tick)
+            with stage("planner alone, cost alone", 2 * decisions(of.config)) as tick:
+                results["cost"] |= _measure_split(of, of.task, starts, success, tick)
+            arrays |= episodes
+    results = _finite(results)
+    results["learnt"], results["verdict"] = verdict(results)
+    with atomic_path(run / "eval.npz") as temporary:
+        np.savez_compressed(temporary, **arrays)  # pyright: ignore[reportArgumentType]
+    write_text(run / "eval.json", json.dumps(results, indent=2) + "\n")
+    return results
+
+
+def plan_run(
+    run: Path,
+    *,
+    data: Path | None = None,
+    device: str | None = None,
+    config: Config | None = None,
+    video: Path | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Plan in closed loop from held-out starts, beside a random policy.
+
+    Args:
+        run: Run folder.
+        data: Store; None takes the one that the run was trained on.
+        device: auto, cpu, cuda or mps; None takes the run's setting.
+        config: Settings whose `eval`, `plan` and `seed` replace the run's: `plan.planner` and `eval.episodes` among
+            them; None keeps those.
+        video: Where to write a video (.mp4) of some episodes; None writes none.
+        progress: Show progress and the time left on standard error.
+
+    Returns:
+        The `planning` part of `eval.json`.
+
+    Raises:
+        ValueError: As `evaluate_run`; or the store's task is not a known one.
+    """
+    of = open_run(run, data=data, device=device, config=config)
+    task = of.task
+    if task is None:
+        raise ValueError(
+            f"task={of.store.meta.task}: planning needs a known task and its states, of {', '.join(TASKS)}; "
+            "collect data by one of them"
+        )
+    starts = _starts(of)
+    with _progress(progress) as stage, stage("planning", decisions(of.config)) as tick:
+        planning, loop, _ = _run_model(of, task, starts, tick, record=0)
+    if video is not None:
+        from lewm.evaluate.video import write_video  # needs the `report` extra, and nothing else here does
+
+        count = min(EXAMPLES, len(starts.index))
+        write_video(video, _episode_frames(task, loop, count), starts.goal_frame[:count], loop.solved_at[:count])
+    return _finite(planning)
+
+
+def decisions(config: Config) -> int:
+    """Return how often an episode is planned in, at most."""
+    return math.ceil(config.eval.budget / (config.plan.execute * config.data.frame_skip))
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """Held-out frames as nearest neighbours: (L,) indices in the store and (L, N, D) representations that predictions
+    live among."""
+
+    index: NDArray[np.int64]
+    tokens: Tensor
+
+
+def _measure_representation(of: Evaluation) -> tuple[dict[str, Any], dict[str, NDArray], Library]:
+    """Measure the spectrum and prediction; also collect what the report draws of them."""
+    config, model, store = of.config, of.model, of.store
+    index = draw_frames(store, of.held_out, HELD_OUT_FRAMES, seed=config.seed)
+    tokens = encode_frames(model.encode, store.frames[index], model.device)
+    spectrum = spectrum_report(tokens)
+    library = Library(index, encode_frames(model.target_encoder, store.frames[index], model.device))
+
+    train = draw_frames(store, of.train, min(MEAN_FRAMES, config.eval.probe_frames), seed=config.seed)
+    mean = encode_frames(model.target_encoder, store.frames[train], model.device).mean(0)
+    sampler, clips, horizons = prediction_clips(
+        store,
+        of.held_out,
+        horizons=config.eval.horizons,
+        history=config.model.history,
+        frame_skip=config.data.frame_skip,
+        count=config.eval.clips,
+        seed=config.seed,
+    )
+    prediction = measure_prediction(model, sampler, clips, horizons=horizons, mean=mean)
+
+    chosen = clips[np.linspace(0, len(clips) - 1, min(EXAMPLES, len(clips))).astype(np.int64)]
+    examples = sampler.clips(chosen)
+    predicted = roll_out_clips(model, examples.frames, examples.actions, config.model.history)
+    steps = np.array(horizons)
+    shown = predicted[:, torch.from_numpy(steps - 1).to(model.device)]
+    points, share = _project(tokens)
+    arrays: dict[str, NDArray] = {
+        "spectrum": spectrum.spectrum.numpy(),
+        "projection": points,
+        "projection_share": share,
+        "rollout_start": examples.frames[:, config.model.history - 1],
+        "rollout_horizon": steps,
+        "rollout_real": examples.frames[:, config.model.history - 1 + steps],
+        "rollout_nearest": store.frames[index[nearest(shown.flatten(0, 1), library.tokens).cpu().numpy()]].reshape(
+            *shown.shape[:2], *store.frames.shape[1:]
+        ),
+    }
+    if store.states is not None:
+        arrays |= {"projection_states": store.states[index], "state_names": np.array(store.meta.state_names)}
+    results: dict[str, Any] = {
+        "preset": config.preset,
+        "seed": config.seed,
+        "machine": machine(model.device),
+        "data": {
+            "task": store.meta.task,
+            "episodes": {"train": len(of.train), "held_out": len(of.held_out)},
+            "frame_skip": config.data.frame_skip,
+            "state_names": list(store.meta.state_names),
+        },
+        "spectrum": {
+            "effective_rank": spectrum.effective_rank,
+            "content_rank": spectrum.content_rank,
+            "condition_number": spectrum.condition_number,
+            "content_share": spectrum.content_share,
+            "feature_std": spectrum.feature_std,
+        },
+        "prediction": dataclasses.asdict(prediction),
+    }
+    return results, arrays, library
+
+
+def _measure_probes(of: Evaluation) -> ProbeReport | None:
+    states = of.store.states
+    if states is None:
+        return None
+    config, store, device = of.config, of.store, of.model.device
+    train = draw_frames(store, of.train, config.eval.probe_frames, seed=config.seed)
+    test = draw_frames(store, of.held_out, HELD_OUT_FRAMES, seed=config.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed + 1)  # not the weights that training started from
+        fresh = Encoder(config.model).eval().to(device)
+    return measure_probes(
+        ProbeSet(
+            train_frames=store.frames[train],
+            train_states=states[train],
+            train_episode=episode_of(store, train),
+            test_frames=store.frames[test],
+            test_states=states[test],
+            names=store.meta.state_names,
+        ),
+        lambda frames: encode_frames(of.model.encode, frames, device),
+        lambda frames: encode_frames(fresh, frames, device),
+        seed=config.seed,
+    )
+
+
+def _measure_cost(of: Evaluation) -> CostReport:
+    task = of.task
+    return measure_cost(
+        of.model,
+        of.store,
+        of.held_out,
+        distance=None if task is None else task.distance,
+        planning=of.config.plan.cost,
+        goal_offset=of.config.eval.goal_offset,
+        count=PAIRS,
+        seed=of.config.seed,
+    )
+
+
+def _starts(of: Evaluation) -> Starts:
+    settings = of.config.eval
+    return make_starts(
+        of.store, of.held_out, count=settings.episodes, goal_offset=settings.goal_offset, seed=of.config.seed
+    )
+
+
+def _run_model(
+    of: Evaluation, task: Task, starts: Starts, tick: Tick, *, record: int
+) -> tuple[dict[str, Any], Loop, ModelPolicy]:
+    """Run the model and the random policy from the same starts, and sum up."""
+    config, count = of.config, len(starts.index)
+    policy = ModelPolicy(of.model, config, task, starts, of.space(task), record=record)
+    loop = _loop(of, task, starts, policy, tick)
+    chance = _loop(of, task, starts, random_policy(task, seed=config.seed, length=config.eval.budget), None)
+    planning = {
+        "planner": config.plan.planner,
+        "episodes": count,
+        "success_rate": float(loop.success.mean()),
+        "ci95": list(wilson_interval(int(loop.success.sum()), count)),
+        "random_success_rate": float(chance.success.mean()),
+        "random_ci95": list(wilson_interval(int(chance.success.sum()), count)),
+        "solved_at_start": float(task.success(starts.state, starts.goal_state).mean()),
+        "seconds_per_plan": policy.seconds / (policy.decisions * count),  # of one environment, planned in a batch
+        "plans": policy.decisions,
+        "goal_offset": config.eval.goal_offset,
+        "budget": config.eval.budget,
+        **dataclasses.asdict(config.plan),
+    }
+    return planning, loop, policy
+
+
+def _measure_planning(
+    of: Evaluation, task: Task, starts: Starts, library: Library, probe: ProbeReport | None, tick: Tick
+) -> tuple[dict[str, Any], dict[str, NDArray], NDArray[np.bool_]]:
+    """Plan in closed loop; also record some episodes, with what their plans were imagined to lead through."""
+    count = min(EXAMPLES, len(starts.index))
+    planning, loop, policy = _run_model(of, task, starts, tick, record=count)
+    imagined = torch.stack(policy.imagined, dim=1)  # (n, p, H, N, D)
+    shape = imagined.shape[:3]
+    # Of the library, only the frames that something was nearest to are kept.
+    row = nearest(imagined.flatten(0, 2), library.tokens.cpu()).numpy()
+    unique, renumbered = np.unique(row, return_inverse=True)
+    arrays: dict[str, NDArray] = {
+        "episode_frames": _episode_frames(task, loop, count),
+        "episode_states": loop.states[:count],
+        "episode_goal_frame": starts.goal_frame[:count],
+        "episode_goal_state": starts.goal_state[:count],
+        "episode_solved_at": loop.solved_at[:count],
+        "episode_plan_step": np.arange(shape[1]) * of.config.plan.execute * of.config.data.frame_skip,
+        "episode_imagined_nearest": renumbered.reshape(shape),
+        "episode_library": of.store.frames[library.index[unique]],
+    }
+    if probe is not None:
+        arrays["episode_imagined_states"] = probe.linear(imagined.flatten(3)).numpy()
+    return planning, arrays, loop.success
+
+
+def _measure_split(
+    of: Evaluation, task: Task, starts: Starts, success: NDArray[np.bool_], tick: Tick
+) -> dict[str, Any]:
+    """Run the planner alone and the cost alone from the first of the same starts, beside the model's `success`."""
+    config, some = of.config, starts.first(of.config.eval.split_episodes)
+    count, space, plan = len(some.index), of.space(task), config.plan
+    policies = {
+        "planner_alone": planner_alone(task, some, space, plan, seed=config.seed),
+        "cost_alone": cost_alone(of.model, task, some, space, plan, seed=config.seed),
+    }
+    reached = {name: _loop(of, task, some, policy, tick).success for name, policy in policies.items()}
+    reached["model"] = success[:count]
+    results: dict[str, Any] = {"split_episodes": count}
+    for name, solved in reached.items():
+        results[f"{name}_success"] = float(solved.mean())
+        results[f"{name}_ci95"] = list(wilson_interval(int(solved.sum()), count))
+    return results
+
+
+def _loop(of: Evaluation, task: Task, starts: Starts, policy: Policy, tick: Tick | None) -> Loop:
+    return run_closed_loop(
+        task, starts, policy, budget=of.config.eval.budget, frame_skip=of.config.data.frame_skip, tick=tick
+    )
+
+
+def _episode_frames(task: Task, loop: Loop, count: int) -> NDArray[np.uint8]:
+    """Draw the first `count` episodes, (n, budget + 1, height, width, 3)."""
+    return np.stack([task.render_states(way) for way in loop.states[:count]])
+
+
+def _project(tokens: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Project flattened representations (M, N, D) on their first two principal components, (M, 2), and their shares."""
+    x = tokens.flatten(1).cpu()
+    x = x - x.mean(0)
+    values, vectors = torch.linalg.eigh((x @ x.T).double())  # of the smaller side: frames, not features
+    values = values.clamp_min(0.0).flip(0)
+    points = vectors.flip(1)[:, :2] * values[:2].sqrt()
+    return points.float().numpy(), (values[:2] / values.sum().clamp_min(1e-30)).float().numpy()
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Describe the machine that numbers were measured on."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+@contextmanager
+def _progress(show: bool) -> Iterator[Callable[..., Any]]:
+    """Show the stages of an evaluation; yields `stage(name, total)`, whose context yields a tick."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, *times, console=Console(stderr=True), disable=not show) as bars:
+
+        @contextmanager
+        def stage(name: str, total: int) -> Iterator[Tick]:
+            bar = bars.add_task(name, total=total)
+            yield lambda: bars.advance(bar)
+            bars.update(bar, completed=total)
+
+        yield stage
+
+
+def _finite(value: Any) -> Any:
+    """Replace numbers that JSON has no form for by None, in nested dictionaries and lists."""
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

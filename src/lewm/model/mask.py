@@ -1,0 +1,46 @@
+"""Multi-block spatial masking of the context frame (article, section 4.4)."""
+
+import torch
+from torch import Tensor
+
+from lewm.config import MaskConfig
+
+
+def sample_context(mask: MaskConfig, grid: int, batch_size: int, generator: torch.Generator) -> Tensor | None:
+    """Draw the context positions M_c of a batch (Algorithm 1, line 3).
+
+    Each frame gets `num_blocks` blocks whose scale and aspect ratio are drawn independently and whose place is uniform
+    over all that fit, so that every cell can be reached. The context is the complement, cut at random to exactly
+    `round(context_ratio * N)` cells, so that shapes are static; where the blocks leave fewer, covered cells fill it up.
+
+    Args:
+        mask: Blocks, context ratio and the share of batches that see the full frame.
+        grid: Cells along one side of a frame; N = grid * grid.
+        batch_size: B.
+        generator: CPU generator.
+
+    Returns:
+        (B, Nc) int64 sorted positions, or None when this batch sees the full frame.
+    """
+    full = torch.rand((), generator=generator) < mask.full_context_prob
+    shape = (batch_size, mask.num_blocks)
+    scale = torch.empty(shape).uniform_(*mask.scale, generator=generator)
+    # log-uniform: an aspect ratio and its inverse are equally likely
+    aspect = torch.empty(shape).uniform_(*torch.tensor(mask.aspect).log().tolist(), generator=generator).exp()
+    height = (grid * (scale * aspect).sqrt()).round().clamp(1, grid)
+    width = (grid * (scale / aspect).sqrt()).round().clamp(1, grid)
+    top = (torch.rand(shape, generator=generator) * (grid - height + 1)).floor()
+    left = (torch.rand(shape, generator=generator) * (grid - width + 1)).floor()
+    cell = torch.arange(grid)
+    in_rows = (cell >= top[..., None]) & (cell < (top + height)[..., None])  # (B, blocks, grid)
+    in_columns = (cell >= left[..., None]) & (cell < (left + width)[..., None])
+    covered = (in_rows[..., :, None] & in_columns[..., None, :]).any(1).flatten(1)  # (B, N)
+    # a random order with the context first; drawn even for a full frame, so that every step uses equally many numbers
+    order = (torch.rand(covered.shape, generator=generator) + covered).argsort(1)
+    if full:
+        return None
+    if mask.context_ratio is None:
+        count = max(1, int((~covered).sum(1).min()))
+    else:
+        count = max(1, round(mask.context_ratio * grid * grid))
+    return order[:, :count].sort(1).values

@@ -1,0 +1,67 @@
+"""The narrow, action-conditioned predictor g (article, sections 4.3 and 4.6)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lewm.config import ModelConfig
+from lewm.model.encoder import normalise
+from lewm.model.layers import Block, init_weights, position_embedding
+
+
+class Predictor(nn.Module):
+    """Predict every token of the next frame from context tokens and actions.
+
+    The sequence is the context tokens, projected to the predictor's width, followed by one mask token a position of
+    the next frame. Each carries its 2-D position; context tokens also carry the age of their frame. An action enters
+    at the tokens of the frame where it was taken, the latest one at the mask tokens too.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.predictor_width
+        self.conditioning, self.final_norm = config.action_conditioning, config.final_norm
+        self.project_in = nn.Linear(config.width, width)
+        self.mask_token = nn.Parameter(torch.zeros(width))
+        self.pos_embed = nn.Parameter(position_embedding(config.grid, width))
+        self.age_embed = nn.Parameter(torch.zeros(config.history, width))  # row 0 is the present frame
+        self.blocks = nn.ModuleList(
+            Block(width, config.predictor_heads, config.mlp_ratio, film=config.action_conditioning == "film")
+            for _ in range(config.predictor_depth)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.project_out = nn.Linear(width, config.width)
+        self.apply(init_weights)
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        for block in self.blocks:  # `apply` has overwritten the start as an unmodulated block
+            if block.film is not None:
+                nn.init.zeros_(block.film.weight)
+
+    def forward(self, context: Sequence[tuple[Tensor, Tensor | None]], e_a: Tensor) -> Tensor:
+        """Predict the next frame's representation, s_hat = g(z_c, e_a).
+
+        Args:
+            context: For each of the T frames, oldest first: tokens (B, Nc, D), and their positions (B, Nc) int64 or
+                None for all N in order.
+            e_a: (B, T, P) action embeddings, the action taken at each frame.
+
+        Returns:
+            (B, N, D) predicted tokens of frame t+1, not yet normalised.
+        """
+        tokens, condition = [], []
+        for i, (z, position) in enumerate(context):
+            pos_embed = self.pos_embed if position is None else self.pos_embed[position]
+            x = self.project_in(normalise(z, self.final_norm)) + pos_embed + self.age_embed[len(context) - 1 - i]
+            tokens.append(x)
+            condition.append(e_a[:, i, None].expand_as(x))
+        mask = (self.mask_token + self.pos_embed).expand(len(e_a), -1, -1)  # (B, N, P)
+        x = torch.cat([*tokens, mask], dim=1)  # (B, T*Nc + N, P)
+        e = torch.cat([*condition, e_a[:, -1:].expand_as(mask)], dim=1)
+        if self.conditioning == "add":
+            x = x + e
+        elif self.conditioning == "token":
+            x = torch.cat([e_a + self.age_embed[: e_a.shape[1]].flip(0), x], dim=1)
+        for block in self.blocks:
+            x = block(x, e)
+        return self.project_out(self.norm(x[:, -mask.shape[1] :]))

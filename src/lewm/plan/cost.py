@@ -1,0 +1,126 @@
+"""What a plan is judged by: the distance of predicted representations from the goal's (article, section 8)."""
+
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from lewm.config import PlanConfig
+from lewm.plan.search import CostFn
+from lewm.plan.space import ActionSpace
+
+MAX_ROLLOUT_BATCH = 1024
+"""Most action sequences rolled out at once; more are scored in chunks. At 64 tokens of width 384 and a horizon of 8,
+a full chunk's predictions take 0.8 GB in float32."""
+
+
+class LatentModel(Protocol):
+    """What planning needs of a world model; `lewm.model.WorldModel` has it."""
+
+    def encode(self, frames: Tensor, /) -> Tensor:
+        """Encode frames (B, height, width, 3) uint8 into tokens (B, N, D)."""
+        ...
+
+    def rollout(self, tokens: Tensor, actions: Tensor, /) -> Tensor:
+        """Predict (B, H, N, D) from tokens (B, T, N, D) and model actions (B, T-1+H, f*A) (article, Algorithm 2)."""
+        ...
+
+    def steps_to_go(self, tokens: Tensor, goal: Tensor, /) -> Tensor:
+        """Estimate the model steps (...) between representations (..., N, D) whose leading dimensions broadcast."""
+        ...
+
+
+def tokens_cost(pred: Tensor, goal: Tensor) -> Tensor:
+    """Mean squared distance of all tokens: |s_hat - s_goal|^2 / (N D) (article, section 8).
+
+    Args:
+        pred: predicted tokens, (B, K, H, N, D).
+        goal: the goal's tokens, (B, N, D).
+
+    Returns:
+        (B, K, H).
+    """
+    return (pred - goal[:, None, None]).square().mean(dim=(-2, -1))
+
+
+def pooled_cost(pred: Tensor, goal: Tensor) -> Tensor:
+    """Mean squared distance of the mean token, over D (article, section 8, with its average pooling).
+
+    Args:
+        pred: predicted tokens, (B, K, H, N, D).
+        goal: the goal's tokens, (B, N, D).
+
+    Returns:
+        (B, K, H).
+    """
+    return (pred.mean(dim=-2) - goal.mean(dim=-2)[:, None, None]).square().mean(dim=-1)
+
+
+def steps_to_go_cost(model: LatentModel, pred: Tensor, goal: Tensor) -> Tensor:
+    """Model steps that the model has learnt to expect between a prediction and the goal.
+
+    Args:
+        model: a model whose steps-to-go head is fitted.
+        pred: predicted tokens, (B, K, H, N, D).
+        goal: the goal's tokens, (B, N, D).
+
+    Returns:
+        (B, K, H).
+
+    Note:
+        The article's cost is the distance in representation space, which need not grow with the distance in the world;
+        `tokens_cost` and `pooled_cost` are that form.
+    """
+    return model.steps_to_go(pred, goal[:, None, None])
+
+
+def over_horizon(costs: Tensor, over: Literal["last", "sum"]) -> Tensor:
+    """Turn the cost of every step, (..., H), into one per sequence, (...): the last step's, or the sum."""
+    return costs[..., -1] if over == "last" else costs.sum(dim=-1)
+
+
+def latent_cost_fn(
+    model: LatentModel, tokens: Tensor, past_actions: Tensor, goal: Tensor, space: ActionSpace, plan: PlanConfig
+) -> CostFn:
+    """Make the function that scores action sequences by rolling the model out (article, Algorithm 2).
+
+    All K candidates of all B environments are one batch, in chunks of at most `MAX_ROLLOUT_BATCH` sequences. No
+    gradients are kept.
+
+    Args:
+        model: world model in evaluation mode.
+        tokens: representations of the last T frames, oldest first, (B, T, N, D).
+        past_actions: model actions carried out between those frames, (B, T-1, f*A) or (B, T-1, f).
+        goal: the goal's representation, (B, N, D).
+        space: what is searched.
+        plan: which cost, and over which steps.
+
+    Returns:
+        cost_fn(actions (B, K, H, a)) -> (B, K).
+    """
+
+    def step_costs(pred: Tensor, goal: Tensor) -> Tensor:  # (B, K, H, N, D), (B, N, D) -> (B, K, H)
+        match plan.cost:
+            case "tokens":
+                return tokens_cost(pred, goal)
+            case "pooled":
+                return pooled_cost(pred, goal)
+            case "steps_to_go":
+                return steps_to_go_cost(model, pred, goal)
+
+    @torch.no_grad()
+    def cost_fn(actions: Tensor) -> Tensor:
+        batch, candidates = actions.shape[:2]
+        future = space.expand(actions).flatten(0, 1)  # (B*K, H, f*A)
+        environment = torch.arange(batch, device=actions.device).repeat_interleave(candidates)  # (B*K,)
+        costs = []
+        for chunk, rows in zip(future.split(MAX_ROLLOUT_BATCH), environment.split(MAX_ROLLOUT_BATCH), strict=True):
+            sequence = torch.cat((past_actions[rows], chunk), dim=1)  # (C, T-1+H, f*A)
+            pred = model.rollout(tokens[rows], sequence)  # (C, H, N, D)
+            if plan.over == "last":
+                pred = pred[:, -1:]  # the other steps would be judged for nothing
+            # Each sequence of the chunk counts as an environment with one candidate: a chunk may end within one.
+            costs.append(over_horizon(step_costs(pred[:, None], goal[rows]), plan.over)[:, 0])
+        return torch.cat(costs).view(batch, candidates)
+
+    return cost_fn

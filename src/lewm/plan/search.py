@@ -1,0 +1,221 @@
+"""The loop that CEM and MPPI share: sample, score, refit (article, section 8).
+
+The two planners differ only in how much weight a candidate has in the refit: `cem.elite_weights` and
+`mppi.path_integral_weights`. All B environments and all K candidates are one batch of one `cost_fn` call; the only
+Python loop is over iterations. Shapes never depend on values.
+
+Letters: B environments, K candidates, H horizon, a searched entries per step, V discrete actions.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lewm.plan.space import ActionSpace
+
+CostFn = Callable[[Tensor], Tensor]
+"""Costs (B, K) of searched actions (B, K, H, a); lower is better."""
+WeightFn = Callable[[Tensor], Tensor]
+"""Weights (B, K) of candidates with costs (B, K): at least 0, summing to 1, and 0 where the cost is infinite."""
+
+STD_FLOOR = 0.025
+"""Smallest standard deviation after a refit, as a share of the range: the search never freezes."""
+SMOOTHING = 0.1
+"""Share of uniform probability mixed into every refit of discrete actions: no action is ever ruled out."""
+WARM_UNIFORM = 0.5
+"""Share of uniform probability in a warm start of discrete actions, as a Gaussian's warm start has its full spread."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Gaussian:
+    """Diagonal Gaussian over continuous action sequences; samples are clamped to the bounds."""
+
+    mean: Tensor
+    """(B, H, a), within the bounds."""
+    std: Tensor
+    """(B, H, a)."""
+
+    @classmethod
+    def initial(cls, space: ActionSpace, batch: int, horizon: int) -> "Gaussian":
+        """Start at the centre of the bounds with half the range as standard deviation.
+
+        About a third of the samples of each entry then lie on a bound, where the best moves of many tasks are.
+        """
+        shape = (batch, horizon, space.size)
+        return cls(((space.low + space.high) / 2).expand(shape), ((space.high - space.low) / 2).expand(shape))
+
+    def mode(self) -> Tensor:
+        """Give the most likely sequence, (B, H, a)."""
+        return self.mean
+
+    def sample(self, count: int, space: ActionSpace, generator: torch.Generator) -> Tensor:
+        """Draw sequences, (B, count, H, a)."""
+        batch, horizon, size = self.mean.shape
+        noise = torch.randn((batch, count, horizon, size), generator=generator, device=self.mean.device)
+        return (self.mean[:, None] + self.std[:, None] * noise).clamp(space.low, space.high)
+
+    def refit(self, actions: Tensor, weights: Tensor, space: ActionSpace) -> "Gaussian":
+        """Fit weighted mean and standard deviation to candidates (B, K, H, a) with weights (B, K)."""
+        share = weights[:, :, None, None]
+        mean = (share * actions).sum(1).clamp(space.low, space.high)  # (B, H, a); rounding may pass a bound
+        std = (share * (actions - mean[:, None]).square()).sum(1).sqrt()
+        return Gaussian(mean, torch.maximum(std, STD_FLOOR * (space.high - space.low)))
+
+    @classmethod
+    def resuming(cls, actions: Tensor, steps: int, space: ActionSpace) -> "Gaussian":
+        """Start at a plan's actions (B, H, a) less the first `steps` steps, then the centre; the spread is full."""
+        fresh = cls.initial(space, actions.shape[0], actions.shape[1])
+        return cls(torch.cat((actions[:, steps:], fresh.mean[:, :steps]), dim=1), fresh.std)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Categorical:
+    """Independent categorical distributions over discrete action sequences."""
+
+    probs: Tensor
+    """(B, H, a, V)."""
+
+    @classmethod
+    def initial(cls, space: ActionSpace, batch: int, horizon: int) -> "Categorical":
+        """Start with every action equally likely."""
+        shape = (batch, horizon, space.size, space.num_actions)
+        return cls(torch.full(shape, 1 / space.num_actions, device=space.device))
+
+    def mode(self) -> Tensor:
+        """Give the most likely sequence, (B, H, a) int64."""
+        return self.probs.argmax(-1)
+
+    def sample(self, count: int, space: ActionSpace, generator: torch.Generator) -> Tensor:
+        """Draw sequences, (B, count, H, a) int64."""
+        batch, horizon, size, num_actions = self.probs.shape
+        flat = self.probs.reshape(-1, num_actions)
+        drawn = torch.multinomial(flat, count, replacement=True, generator=generator)  # (B*H*a, count)
+        return drawn.reshape(batch, horizon, size, count).movedim(-1, 1)
+
+    def refit(self, actions: Tensor, weights: Tensor, space: ActionSpace) -> "Categorical":
+        """Fit smoothed weighted frequencies to candidates (B, K, H, a) with weights (B, K)."""
+        counts = F.one_hot(actions, space.num_actions).to(weights.dtype)  # (B, K, H, a, V)
+        frequency = (weights[:, :, None, None, None] * counts).sum(1)
+        return Categorical((1 - SMOOTHING) * frequency + SMOOTHING / space.num_actions)
+
+    @classmethod
+    def resuming(cls, actions: Tensor, steps: int, space: ActionSpace) -> "Categorical":
+        """Start at a plan's actions (B, H, a) less the first `steps` steps, then uniform; half the mass is uniform."""
+        fresh = cls.initial(space, actions.shape[0], actions.shape[1]).probs
+        kept = F.one_hot(actions[:, steps:], space.num_actions).to(fresh.dtype)
+        probs = (1 - WARM_UNIFORM) * kept + WARM_UNIFORM * fresh[:, steps:]
+        return cls(torch.cat((probs, fresh[:, :steps]), dim=1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """What a planner found."""
+
+    actions: Tensor
+    """Searched actions of the chosen sequence, (B, H, a): float32 within the bounds, or int64."""
+    cost: Tensor
+    """Its cost, (B,)."""
+    distribution: Gaussian | Categorical
+    """Last refit: mean and standard deviation, or probabilities."""
+
+
+def neutral(space: ActionSpace, batch: int, horizon: int) -> Gaussian | Categorical:
+    """Give the distribution that a search starts from when nothing is known."""
+    return (Gaussian if space.kind == "continuous" else Categorical).initial(space, batch, horizon)
+
+
+def warm_start(plan: Plan, steps: int, space: ActionSpace) -> Gaussian | Categorical:
+    """Give the distribution that the next search starts from, after `steps` steps of a plan were carried out.
+
+    It is centred on the sequence that is being carried out, not on the last refit's mean: where they differ, starting
+    from the mean would lose the better sequence and put off arriving again and again when only the last step counts.
+
+    Args:
+        plan: the plan before.
+        steps: model steps carried out since, 1 to H.
+        space: what is searched.
+
+    Returns:
+        The plan's actions without the first `steps` steps, padded with as many neutral ones (centre, or uniform).
+    """
+    return (Gaussian if space.kind == "continuous" else Categorical).resuming(plan.actions, steps, space)
+
+
+def search(
+    cost_fn: CostFn,
+    weight_fn: WeightFn,
+    *,
+    space: ActionSpace,
+    batch: int,
+    horizon: int,
+    candidates: int,
+    iterations: int,
+    generator: torch.Generator,
+    init: Gaussian | Categorical | None = None,
+) -> Plan:
+    """Sample, score and refit `iterations` times.
+
+    The first candidate is always the current mean (the mode, if discrete), the other K - 1 are samples. The plan is
+    the cheaper of the final mean and the best candidate ever scored: the mean averages out the luck of single samples
+    but can fall between two good ways round an obstacle, or lag behind after few iterations; a candidate cannot. On a
+    tie the mean is taken. Scoring the final mean is one further `cost_fn` call, with K = 1.
+
+    Args:
+        cost_fn: costs (B, K) of actions (B, K, H, a). A cost that is not finite counts as +inf: such a candidate is
+            never chosen and has no part in the refit.
+        weight_fn: weight of every candidate in the refit.
+        space: what is searched.
+        batch: B, environments planned for at once.
+        horizon: H, model steps.
+        candidates: K, at least 2.
+        iterations: at least 1.
+        generator: source of randomness, on the space's device.
+        init: distribution to start from, as `warm_start` makes it of the plan before; the neutral one if None.
+
+    Returns:
+        The plan.
+
+    Raises:
+        ValueError: if K or the number of iterations is too small, a cost has a wrong shape, or in some iteration no
+            candidate of an environment had a finite cost.
+    """
+    if candidates < 2:
+        raise ValueError(f"candidates={candidates}: must be at least 2, the mean and a sample; use 64")
+    if iterations < 1:
+        raise ValueError(f"iterations={iterations}: must be at least 1; use 3")
+    if init is None:
+        init = neutral(space, batch, horizon)
+
+    distribution, best, best_cost = init, init.mode(), torch.full((batch,), torch.inf, device=space.device)
+    usable = torch.ones(batch, dtype=torch.bool, device=space.device)
+    for _ in range(iterations):
+        samples = distribution.sample(candidates - 1, space, generator)
+        actions = torch.cat((distribution.mode()[:, None], samples), dim=1)  # (B, K, H, a)
+        cost = _score(cost_fn, actions)  # (B, K)
+        distribution = distribution.refit(actions, weight_fn(cost), space)
+        lowest, index = cost.min(dim=1)
+        winner = torch.take_along_dim(actions, index[:, None, None, None], dim=1)[:, 0]  # (B, H, a)
+        best = torch.where((lowest < best_cost)[:, None, None], winner, best)
+        best_cost = torch.minimum(lowest, best_cost)
+        usable = usable & lowest.isfinite()
+    mean = distribution.mode()
+    mean_cost = _score(cost_fn, mean[:, None])[:, 0]
+    # Looked at once, here, and not in the loop: every look waits for the device and would break a compiled graph.
+    if not bool(usable.all()):
+        failed = (~usable).nonzero().flatten().tolist()
+        raise ValueError(f"cost_fn: no candidate has a finite cost in environments {failed}; check model and goal")
+    chosen = torch.where((mean_cost <= best_cost)[:, None, None], mean, best)
+    return Plan(chosen, torch.minimum(mean_cost, best_cost), distribution)
+
+
+def _score(cost_fn: CostFn, actions: Tensor) -> Tensor:
+    """Cost (B, K) of every candidate, with +inf for what is not finite."""
+    cost = cost_fn(actions)
+    if cost.shape != actions.shape[:2]:
+        wanted = tuple(actions.shape[:2])
+        raise ValueError(f"cost_fn: returned shape {tuple(cost.shape)}; return one cost a candidate, {wanted}")
+    cost = cost.float()
+    return torch.where(cost.isfinite(), cost, torch.inf)

@@ -1,0 +1,144 @@
+"""Run folders: configuration, weights, and the state that resumes training. Nothing in them is ever executed."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lewm.config import Config, from_json, to_json
+from lewm.device import resolve_device
+from lewm.files import atomic_path, write_text
+from lewm.model import WorldModel
+
+CONFIG, WEIGHTS, STATE, METRICS = "config.json", "weights.safetensors", "state/checkpoint.safetensors", "metrics.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRun:
+    """A trained model, ready for inference, and where it came from."""
+
+    config: Config
+    model: WorldModel
+    data: Path | None
+
+
+def save_config(run: Path, config: Config) -> None:
+    """Write the resolved configuration of a run."""
+    write_text(run / CONFIG, to_json(config))
+
+
+def load_config(run: Path) -> Config:
+    """Read a run's configuration.
+
+    Raises:
+        ValueError: If the folder, or a valid configuration in it, is missing.
+    """
+    if not run.is_dir():
+        raise ValueError(f"run={run}: no such folder; give the --out folder of `lewm train`")
+    if not (run / CONFIG).is_file():
+        raise ValueError(f"run={run}: has no {CONFIG}; give the --out folder of `lewm train`")
+    return from_json((run / CONFIG).read_text(encoding="utf-8"), str(run / CONFIG))
+
+
+def save_weights(run: Path, model: WorldModel) -> None:
+    """Write a model's weights atomically."""
+    with atomic_path(run / WEIGHTS) as temporary:
+        save_file(_contiguous(model.state_dict()), temporary)
+
+
+def load_run(run: Path, device: str | None = None) -> LoadedRun:
+    """Load a trained model for inference.
+
+    Args:
+        run: Run folder.
+        device: auto, cpu, cuda or mps; None takes the configuration's setting.
+
+    Raises:
+        ValueError: If the folder has no configuration or no weights, or they do not fit together.
+    """
+    config = load_config(run)
+    if not (run / WEIGHTS).is_file():
+        raise ValueError(f"run={run}: has no {WEIGHTS}; go on with `lewm train --resume {run}`")
+    model = WorldModel(config)
+    load_weights(model, _read(run / WEIGHTS), run / WEIGHTS)
+    data = Path(config.data.path) if config.data.path else None
+    return LoadedRun(config, model.to(resolve_device(device or config.device)).eval(), data)
+
+
+def load_weights(model: WorldModel, weights: dict[str, Tensor], source: Path) -> None:
+    """Copy weights into a model.
+
+    Raises:
+        ValueError: If a name or a shape differs.
+    """
+    expected = model.state_dict()
+    for name in sorted(expected.keys() | weights.keys()):
+        have = tuple(weights[name].shape) if name in weights else "absent"
+        want = tuple(expected[name].shape) if name in expected else "absent"
+        if have != want:
+            raise ValueError(
+                f"{source}: {name}={have}: {CONFIG} makes it {want}; use the configuration that the weights came with"
+            )
+    model.load_state_dict(weights)
+
+
+def save_state(run: Path, model: WorldModel, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Write what resumes training after `step` steps, then the weights for inference; each atomically.
+
+    Batches, masks and random directions are functions of the seed and the step, so no generator is kept.
+    """
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{key}.{name}"] = value
+    (run / STATE).parent.mkdir(exist_ok=True)
+    with atomic_path(run / STATE) as temporary:
+        save_file(_contiguous(tensors), temporary, metadata={"step": str(step)})
+    save_weights(run, model)
+
+
+def load_state(run: Path, model: WorldModel, optimizer: torch.optim.Optimizer) -> int:
+    """Restore the last checkpoint and return its step; 0, with everything untouched, when there is none yet.
+
+    Raises:
+        ValueError: If the checkpoint is damaged or of another configuration.
+    """
+    path = run / STATE
+    if not path.is_file():
+        return 0
+    tensors = _read(path)
+    with safe_open(path, framework="pt") as file:
+        step = int((file.metadata() or {}).get("step", -1))
+    if step < 0:
+        raise ValueError(f"{path}: has no step; restore the file or train again")
+    part = {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    load_weights(model, part, path)
+    for name, parameter in model.named_parameters():
+        if f"optimizer.exp_avg.{name}" in tensors:
+            optimizer.state[parameter] = {
+                # AdamW counts its steps on the CPU
+                key: tensors[f"optimizer.{key}.{name}"].to("cpu" if key == "step" else parameter.device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+    return step
+
+
+def with_data(config: Config, path: Path, kind: str, size: int) -> Config:
+    """Return the configuration with what the store says of itself filled in."""
+    action = dataclasses.replace(config.action, kind=kind, size=size)
+    return dataclasses.replace(config, action=action, data=dataclasses.replace(config.data, path=str(path.resolve())))
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged ({error}); restore the file or train again") from None
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}

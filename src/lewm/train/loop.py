@@ -1,0 +1,276 @@
+"""The training run: batches in, checkpoints and metrics out; stopped and resumed at any moment."""
+
+import json
+import math
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from lewm.config import Config
+from lewm.data.sampler import ClipSampler
+from lewm.data.store import Store, split_episodes
+from lewm.device import resolve_device
+from lewm.distributed import rank, world_size
+from lewm.files import write_text
+from lewm.model import WorldModel
+from lewm.model.mask import sample_context
+from lewm.objective import make_regulariser
+from lewm.objective.spectrum import spectrum_report
+from lewm.train.checkpoint import (
+    CONFIG,
+    METRICS,
+    STATE,
+    load_config,
+    load_state,
+    save_config,
+    save_state,
+    save_weights,
+    with_data,
+)
+from lewm.train.schedule import ema_momentum, learning_rate, make_optimizer
+from lewm.train.step import train_step
+from lewm.train.steps_to_go import fit_steps_to_go
+
+DIAGNOSTICS = 50  # measurements of the spectrum in a run
+DIAGNOSTIC_FRAMES = 256
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss or its gradient is not a finite number."""
+
+
+def train(config: Config, data: Path, run: Path, *, progress: bool = True) -> None:
+    """Train a world model on a store into a new run folder.
+
+    Raises:
+        ValueError: If the store and the settings do not fit, or the run folder is already in use.
+        NonFiniteLossError: If the loss is no longer finite.
+    """
+    if (run / CONFIG).exists():
+        raise ValueError(f"run={run}: is a run already; use `lewm train --resume {run}` or another --out")
+    store = Store(data)
+    config = with_data(config, data, store.meta.action_kind, store.meta.action_size)
+    _check_store(store, config)
+    if rank() == 0:
+        run.mkdir(parents=True, exist_ok=True)
+        save_config(run, config)
+    _run(config, store, run, progress=progress)
+
+
+def resume(run: Path, *, progress: bool = True) -> None:
+    """Go on from a run's last checkpoint; the loss curve is that of a run that was never stopped.
+
+    Raises:
+        ValueError: If the folder is no run, or its store is gone or has changed.
+        NonFiniteLossError: If the loss is no longer finite.
+    """
+    config = load_config(run)
+    store = Store(config.data.path)
+    _check_store(store, config)
+    _run(config, store, run, progress=progress)
+
+
+def _check_store(store: Store, config: Config) -> None:
+    store.validate()
+    size = store.meta.image_size
+    if size != config.model.image_size:
+        raise ValueError(
+            f"model.image_size={config.model.image_size}: the frames of {store.path} are {size} px; "
+            f"use --model.image-size {size}"
+        )
+    if (store.meta.action_kind, store.meta.action_size) != (config.action.kind, config.action.size):
+        raise ValueError(
+            f"action={config.action.kind} of size {config.action.size}: the actions of {store.path} are "
+            f"{store.meta.action_kind} of size {store.meta.action_size}; use the store that the run was started with"
+        )
+
+
+def _run(config: Config, store: Store, run: Path, *, progress: bool) -> None:
+    device, train_cfg, past = resolve_device(config.device), config.train, config.model.history
+    episodes, held_out = split_episodes(store.num_episodes, held_out=config.data.held_out, seed=config.data.split_seed)
+    sampler = ClipSampler(
+        store,
+        episodes,
+        clip_frames=past + train_cfg.rollout_steps,
+        frame_skip=config.data.frame_skip,
+        batch_size=train_cfg.batch_size,
+        seed=config.seed,
+        rank=rank(),
+        world_size=world_size(),
+    )
+    torch.manual_seed(config.seed)
+    model = WorldModel(config)
+    if config.action.kind == "continuous":
+        model.action_embed.standardise(*action_moments(store, episodes))
+    model.to(device).train()
+    optimizer = make_optimizer(model, train_cfg)
+    regulariser = make_regulariser(config.loss, config.model.num_tokens)
+    done = load_state(run, model, optimizer)
+    if config.train.compile:
+        for module in (model.encoder, model.target_encoder, model.predictor):
+            module.compile()
+    probe_frames = _frames_of(store, held_out, DIAGNOSTIC_FRAMES, config.seed)
+
+    with _Metrics(run, done) as metrics, _stop_on_sigterm() as stopped, _bar(progress) as bar:
+        task = bar.add_task("train", total=train_cfg.steps, completed=done, loss="")
+        for step in range(done, train_cfg.steps):
+            # everything random is a function of the seed and the step: resuming needs no generator's state
+            seed = np.random.SeedSequence((config.seed, step)).generate_state(1).item()
+            torch.manual_seed(seed)
+            clips = sampler.batch(step)
+            context_idx = sample_context(
+                config.mask, config.model.grid, train_cfg.batch_size, torch.Generator().manual_seed(seed)
+            )
+            if context_idx is not None:
+                context_idx = context_idx.chunk(world_size())[rank()].to(device)
+            seen = 1 + seed % past  # as many context frames as there are early in an episode, up to all
+            out = train_step(
+                model,
+                optimizer,
+                torch.from_numpy(clips.frames[:, past - seen :]).to(device),
+                torch.from_numpy(clips.actions[:, past - seen :]).to(device),
+                context_idx,
+                regulariser,
+                config,
+                learning_rate=learning_rate(step, train_cfg),
+                momentum=ema_momentum(step, train_cfg),
+            )
+            row = {"step": step + 1} | {name: value.item() for name, value in out.items()}
+            row |= {"learning_rate": learning_rate(step, train_cfg), "ema_momentum": ema_momentum(step, train_cfg)}
+            if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
+                metrics.flush()
+                raise NonFiniteLossError(_describe_divergence(row, clips.index, run))
+            if (step + 1) % max(1, train_cfg.steps // DIAGNOSTICS) == 0:
+                row |= _diagnose(model, probe_frames)
+            metrics.write(row)
+            bar.update(task, advance=1, loss=f"loss {row['loss']:.4f}")
+            last = step + 1 == train_cfg.steps
+            if last or stopped() or (step + 1) % train_cfg.checkpoint_every == 0:
+                metrics.flush()
+                if rank() == 0:
+                    save_state(run, model, optimizer, step + 1)
+            if stopped() and not last:
+                raise SystemExit(f"stopped at step {step + 1}; go on with `lewm train --resume {run}`")
+
+        if config.train.cost_steps and rank() == 0:
+            task = bar.add_task("cost", total=config.train.cost_steps, loss="")
+            fit_steps_to_go(model, store, episodes, config, on_step=lambda: bar.update(task, advance=1))
+            save_weights(run, model)
+
+
+def action_moments(store: Store, episodes: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation (A,) of the actions of some episodes."""
+    total, square, count = 0.0, 0.0, 0
+    for episode in episodes.tolist():
+        actions = np.asarray(store.actions[store.episode(episode)], dtype=np.float64)
+        total, square, count = total + actions.sum(0), square + (actions**2).sum(0), count + len(actions)
+    mean = total / count
+    std = np.sqrt(np.maximum(square / count - mean**2, 0.0))
+    return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
+
+
+def _frames_of(store: Store, episodes: np.ndarray, count: int, seed: int) -> Tensor:
+    """Draw some frames (M, height, width, 3) of some episodes."""
+    index = np.concatenate([np.r_[store.episode(episode)] for episode in episodes.tolist()])
+    chosen = np.random.default_rng(seed).choice(index, min(count, len(index)), replace=False)
+    return torch.from_numpy(store.frames[np.sort(chosen)])
+
+
+@torch.no_grad()
+def _diagnose(model: WorldModel, frames: Tensor) -> dict[str, float]:
+    """Measure the spectrum of the inference representation on held-out frames."""
+    model.eval()
+    tokens = torch.cat([model.encode(batch.to(model.device)) for batch in frames.split(64)])
+    model.train()
+    report = spectrum_report(tokens)
+    names = ("effective_rank", "condition_number", "content_share", "feature_std")
+    return {name: getattr(report, name) for name in names}
+
+
+def _describe_divergence(row: dict[str, Any], index: np.ndarray, run: Path) -> str:
+    state = run / STATE
+    last = f"last good checkpoint: {state}" if state.is_file() else "no checkpoint yet"
+    return (
+        f"loss={row['loss']}: not finite at step {row['step']} (gradient norm {row['grad_norm']}); {last}; "
+        f"clips that start at frames {index.tolist()}; look at them, or lower train.learning_rate"
+    )
+
+
+class _Metrics:
+    """Write one JSON object a step to `metrics.jsonl`, and the same to TensorBoard; only on rank 0."""
+
+    def __init__(self, run: Path, done: int) -> None:
+        self._path, self._rows = run / METRICS, []
+        if rank() != 0:
+            return
+        # rows beyond the checkpoint will be written again; the last one may be cut short
+        kept = self._path.read_text(encoding="utf-8").splitlines()[:done] if self._path.is_file() else []
+        if len(kept) < done:
+            raise ValueError(f"{self._path}: has {len(kept)} rows and the checkpoint {done} steps; restore the file")
+        write_text(self._path, "".join(line + "\n" for line in kept))
+        self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1)
+
+    def __enter__(self) -> "_Metrics":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if rank() == 0:
+            self.flush()
+            self._writer.close()
+
+    def write(self, row: dict[str, Any]) -> None:
+        if rank() != 0:
+            return
+        self._rows.append(row)
+        if len(self._rows) >= 20:
+            self.flush()
+
+    def flush(self) -> None:
+        """Bring all rows to disk; a checkpoint must not be ahead of them."""
+        if rank() != 0:
+            return
+        with self._path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in self._rows)
+            file.flush()
+            os.fsync(file.fileno())
+        for row in self._rows:
+            for name, value in row.items():
+                if name != "step":
+                    self._writer.add_scalar(name, value, row["step"])
+        self._rows = []
+
+
+@contextmanager
+def _stop_on_sigterm() -> Iterator[Callable[[], bool]]:
+    """Yield a function that tells whether SIGTERM has come; the step under way is finished first."""
+    came: list[int] = []
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+
+    before = signal.signal(signal.SIGTERM, remember)
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _bar(progress: bool) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TimeRemainingColumn(),
+        disable=not progress or rank() != 0,
+    )

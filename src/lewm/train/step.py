@@ -1,0 +1,126 @@
+"""Algorithm 1 of the article: one training step."""
+
+from collections.abc import Callable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from lewm.config import Config
+from lewm.distributed import world_size
+from lewm.model import WorldModel
+from lewm.objective.prediction import prediction_loss
+
+
+def compute_loss(
+    model: WorldModel,
+    frames: Tensor,
+    actions: Tensor,
+    context_idx: Tensor | None,
+    regulariser: Callable[[Tensor, Tensor], Tensor],
+    config: Config,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the objective L = L_pred + lambda L_reg of a batch of clips (Algorithm 1, lines 5-23).
+
+    Args:
+        model: The world model, in training mode.
+        frames: (B, T+R, height, width, 3) uint8: T context frames, oldest first, and the R frames to predict.
+        actions: (B, T+R-1, f*A) float or (B, T+R-1, f) int64.
+        context_idx: (B, Nc) positions that the online encoder sees, or None for whole frames.
+        regulariser: (tokens (B*T, Nc, D), positions (B*T, Nc)) to a scalar.
+        config: R is `train.rollout_steps`; beyond the first step predictions are fed back.
+
+    Returns:
+        Scalars: total, prediction and regulariser loss.
+    """
+    steps = config.train.rollout_steps
+    past = frames.shape[1] - steps
+    grid = torch.arange(config.model.num_tokens, device=frames.device).expand(len(frames), -1)
+    positions = grid if context_idx is None else context_idx
+    repeated = None if context_idx is None else context_idx.repeat_interleave(past, 0)
+
+    z_c = model.encoder(frames[:, :past].flatten(0, 1), repeated)  # l.6-7   (B*T, Nc, D)
+    with torch.no_grad():
+        s_next = model.target_encoder(frames[:, past:].flatten(0, 1))  # l.9-10  (B*R, N, D)
+    s_next = s_next.unflatten(0, (-1, steps))  # (B, R, N, D)
+
+    context = [(z, context_idx) for z in z_c.unflatten(0, (-1, past)).unbind(1)]
+    loss_pred = torch.zeros((), device=frames.device)
+    for k in range(steps):
+        seen = slice(max(0, past + k - config.model.history), past + k)
+        s_hat = model.step(context[seen], actions[:, seen])  # l.12-13 (B, N, D)
+        target = s_next[:, k]
+        if config.mask.targets == "blocks" and context_idx is not None:
+            s_hat_scored, target = outside(s_hat, context_idx), outside(target, context_idx)
+        else:
+            s_hat_scored = s_hat
+        term = prediction_loss(s_hat_scored, target, beta=config.loss.beta, reduction=config.loss.reduction)  # l.15
+        loss_pred = loss_pred + term / steps
+        context.append((s_hat, None))
+
+    loss_reg = regulariser(z_c, positions.repeat_interleave(past, 0))  # l.17-21
+    return loss_pred + config.loss.weight * loss_reg, loss_pred, loss_reg  # l.23
+
+
+def outside(tokens: Tensor, context_idx: Tensor) -> Tensor:
+    """Keep the tokens (B, N, D) at positions not in `context_idx` (B, Nc), as (B, N - Nc, D)."""
+    batch, count, width = tokens.shape
+    kept = torch.ones(batch, count, dtype=torch.bool, device=tokens.device).scatter(1, context_idx, False)
+    return tokens[kept].view(batch, count - context_idx.shape[1], width)
+
+
+def average_gradients(parameters: list[Tensor]) -> None:
+    """Replace gradients by their mean over data-parallel ranks, in one transfer."""
+    if world_size() == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    dist.all_reduce(flat)
+    flat /= world_size()
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def train_step(
+    model: WorldModel,
+    optimizer: torch.optim.Optimizer,
+    frames: Tensor,
+    actions: Tensor,
+    context_idx: Tensor | None,
+    regulariser: Callable[[Tensor, Tensor], Tensor],
+    config: Config,
+    *,
+    learning_rate: float,
+    momentum: float,
+) -> dict[str, Tensor]:
+    """Take one gradient step and move the target encoder (Algorithm 1, lines 5-26).
+
+    Args:
+        model, frames, actions, context_idx, regulariser, config: As in `compute_loss`.
+        optimizer: AdamW over the online parameters.
+        learning_rate: Of this step.
+        momentum: tau of this step.
+
+    Returns:
+        Scalars `loss`, `loss_pred`, `loss_reg` and `grad_norm`, averaged over ranks. If the loss or the gradient is not
+        finite, no weight has changed.
+    """
+    bfloat16 = config.train.precision == "bfloat16"
+    with torch.autocast(frames.device.type, torch.bfloat16, enabled=bfloat16):
+        loss, loss_pred, loss_reg = compute_loss(model, frames, actions, context_idx, regulariser, config)
+
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    average_gradients(parameters)
+    metrics = torch.stack([loss, loss_pred, loss_reg]).detach().float()
+    if world_size() > 1:
+        dist.all_reduce(metrics)
+        metrics /= world_size()
+    grad_norm = torch.nn.utils.clip_grad_norm_(parameters, config.train.clip_norm)
+    if torch.isfinite(metrics[0]) and torch.isfinite(grad_norm):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
+        optimizer.step()  # l.24
+        model.ema_update(momentum)  # l.26
+    return {"loss": metrics[0], "loss_pred": metrics[1], "loss_reg": metrics[2], "grad_norm": grad_norm}

@@ -1,0 +1,113 @@
+"""The rooms of the package: who may import whom, and what stays free of torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "lewm"
+ROOMS = ("config", "distributed", "data", "envs", "model", "objective", "train", "plan", "evaluate", "deploy", "cli")
+# The public surface may reach into every room (lazily); no room may import the surface.
+SURFACE = "__init__"
+ORDER = {room: rank for rank, room in enumerate((*ROOMS, SURFACE, "__main__"))}
+TORCH_FREE = ("config", "data", "envs")
+# Where a CUDA device may be named: the setting's choices, and the function that turns a setting into a device.
+MAY_NAME_CUDA = {"config.py", "train/checkpoint.py"}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(file: Path) -> str:
+    """Return the room that a source file stands in."""
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(source: str) -> list[str]:
+    """Return the full name of every module, or name in a module, that a source imports at any depth."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            # A relative import hides its room; keep its dots, so that the check below refuses it.
+            module = "." * node.level + (node.module or "")
+            names += [f"{module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def back_edges(room: str, source: str) -> list[str]:
+    """Return the imports of a source in `room` that lead to a lower room, to no room, or are relative."""
+    bad = []
+    for name in imports(source):
+        head, *rest = name.split(".")
+        if head == "lewm":
+            target = rest[0] if rest and rest[0] in ROOMS else SURFACE
+            if ORDER[target] > ORDER[room]:
+                bad.append(name)
+        elif not head:
+            bad.append(name)
+    return bad
+
+
+def strings(source: str) -> set[str]:
+    """Return the string constants of a source, docstrings left out."""
+    tree = ast.parse(source)
+    docstrings = {
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    constants = (node for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in docstrings)
+    return {node.value for node in constants if isinstance(node.value, str)}
+
+
+def names_cuda(source: str) -> bool:
+    """Say whether a source has a string such as 'cuda' or 'cuda:0', or moves something with `.cuda()`."""
+    moves = any(
+        isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "cuda"
+        for node in ast.walk(ast.parse(source))
+    )
+    return moves or any(text == "cuda" or text.startswith("cuda:") for text in strings(source))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_room_imports_only_rooms_above(file: Path) -> None:
+    room = room_of(file)
+    assert room in ORDER, f"{room} is no room of {ROOMS}"
+    bad = back_edges(room, file.read_text(encoding="utf-8"))
+    assert not bad, f"lewm.{room} may import only rooms above it, and imports {', '.join(bad)}"
+
+
+def test_back_edges_are_found() -> None:
+    assert back_edges("plan", "from lewm.evaluate.probe import fit") == ["lewm.evaluate.probe.fit"]
+    assert back_edges("data", "def f():\n    import lewm.cli") == ["lewm.cli"]
+    assert back_edges("data", "from lewm import Config") == ["lewm.Config"]
+    assert back_edges("data", "from . import store") == ["..store"]
+    assert back_edges("plan", "import numpy\nfrom lewm import config\nfrom lewm.model import WorldModel") == []
+
+
+def test_device_names_are_found() -> None:
+    assert names_cuda("x = torch.zeros(3, device='cuda:0')")
+    assert names_cuda("model.cuda()")
+    assert not names_cuda("'''On cuda.'''\nok = torch.cuda.is_available()")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_no_device_is_hard_coded(file: Path) -> None:
+    if str(file.relative_to(PACKAGE)) not in MAY_NAME_CUDA:
+        assert not names_cuda(file.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("room", TORCH_FREE)
+def test_room_names_no_torch(room: str) -> None:
+    files = [file for file in FILES if room_of(file) == room]
+    assert files
+    for file in files:
+        names = imports(file.read_text(encoding="utf-8"))
+        assert not [name for name in names if name.split(".")[0] == "torch"], file
+
+
+@pytest.mark.parametrize("modules", ["lewm, lewm.config", "lewm.data", "lewm.envs"])
+def test_import_leaves_torch_out(modules: str) -> None:
+    code = f"import sys\nimport {modules}\nsys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr or "torch was imported"

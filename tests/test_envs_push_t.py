@@ -1,0 +1,135 @@
+"""Push-T against the package that it is built on, and against its success rule by hand."""
+
+import numpy as np
+import pytest
+from gym_pusht.envs.pusht import PushTEnv
+
+from lewm.envs import PushT
+
+
+@pytest.fixture(scope="module")
+def task() -> PushT:
+    return PushT(64)
+
+
+def state(**values: float) -> np.ndarray:
+    """Return a state with the block in the middle and the disc above it, but for the named values."""
+    rest = {"agent_x": 256.0, "agent_y": 100.0, "block_x": 256.0, "block_y": 250.0, "block_angle": 0.0}
+    rest |= {"agent_vx": 0.0, "agent_vy": 0.0} | values
+    return np.array([rest[name] for name in PushT.state_names])
+
+
+def package_path(start: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """Return the states (L, 7) by the package's own stepping, without a break between actions."""
+    env = PushTEnv()
+    env.reset(options={"reset_to_state": [60, 60, 300, 300, 0]})
+    env.block.angle = start[4]
+    env.agent.position, env.block.position = tuple(start[:2]), tuple(start[2:4])
+    path = []
+    for action in actions:
+        env.step(np.array(env.agent.position) + 100.0 * action)
+        path.append([*env.agent.position, *env.block.position, env.block.angle, *env.agent.velocity])
+    return np.array(path)
+
+
+def test_free_motion_is_the_package_s(task: PushT) -> None:
+    actions = np.random.default_rng(0).uniform(-0.4, 0.4, (10, 2))
+    start = state(agent_x=120.0, agent_y=120.0, block_x=350.0, block_y=350.0)
+    np.testing.assert_allclose(task.simulate(start[None], actions[None])[0], package_path(start, actions), atol=1e-3)
+
+
+def test_pushing_stays_close_to_the_package(task: PushT) -> None:
+    start, actions = state(agent_x=280.0, agent_y=210.0), np.tile((0.0, 0.25), (12, 1))
+    ours, theirs = task.simulate(start[None], actions[None])[0], package_path(start, actions)
+    assert ours[-1, 3] > start[3] + 40.0  # the block was pushed down
+    np.testing.assert_allclose(ours[:, :2], theirs[:, :2], atol=1e-3)
+    # The package reports the block one physics step of 0.01 s earlier: about a tenth of its move.
+    np.testing.assert_allclose(ours[:, 2:4], theirs[:, 2:4], atol=2.5)
+    np.testing.assert_allclose(ours[:, 4], theirs[:, 4] % (2 * np.pi), atol=0.05)
+
+
+def test_result_does_not_depend_on_what_was_simulated_before(task: PushT) -> None:
+    starts = np.stack([state(agent_x=250.0 + 5 * i, agent_y=215.0, block_angle=0.3 * i) for i in range(4)])
+    actions = np.random.default_rng(1).normal((0.0, 0.4), 0.2, (4, 10, 2))
+    together = task.simulate(starts, actions)
+    for i in range(4):
+        np.testing.assert_array_equal(PushT(64).simulate(starts[i : i + 1], actions[i : i + 1])[0], together[i])
+
+
+def test_disc_stays_in_the_arena(task: PushT) -> None:
+    path = task.simulate(state(agent_x=60.0, agent_y=60.0)[None], np.full((1, 12, 2), -1.0))[0]
+    np.testing.assert_allclose(path[-1, :2], 22.0, atol=0.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "reached"),
+    [
+        ({}, True),
+        ({"agent_x": 274.0}, True),
+        ({"agent_x": 277.0}, False),
+        ({"block_y": 269.0}, True),
+        ({"agent_x": 271.0, "block_y": 265.0}, False),  # each alone would do, together they are 21.2 away
+        ({"block_angle": np.radians(19.0)}, True),
+        ({"block_angle": np.radians(-19.0)}, True),
+        ({"block_angle": np.radians(359.0)}, True),
+        ({"block_angle": np.radians(21.0)}, False),
+        ({"agent_vx": 300.0}, True),
+    ],
+)
+def test_success_follows_the_published_rule(task: PushT, change: dict[str, float], reached: bool) -> None:
+    assert task.success(state(**change), state()) == reached
+    assert (task.distance(state(**change), state()) < 1.0) == reached
+
+
+def test_distance_by_hand(task: PushT) -> None:
+    assert task.distance(state(agent_x=286.0, block_x=296.0), state()) == pytest.approx(50.0 / 20.0)
+    assert task.distance(state(block_angle=np.radians(350.0)), state(block_angle=np.radians(50.0))) == pytest.approx(3)
+
+
+def test_frame_shows_disc_and_block_and_no_goal_zone() -> None:
+    frame = PushT(128).render_states(state()[None])[0].astype(int)
+    red, green, blue = frame[25, 64]  # the disc, at a quarter of (256, 100)
+    assert blue > red + 80
+    red, green, blue = frame[66, 64]  # the block's bar, below its origin
+    assert 100 < red < green < blue < 210
+    assert frame[40, 20].min() == 255
+    assert not ((frame[..., 1] > frame[..., 0] + 20) & (frame[..., 1] > frame[..., 2] + 20)).any()
+
+
+def test_frame_turns_with_the_block() -> None:
+    upright, turned = PushT(64).render_states(np.stack([state(), state(block_angle=np.pi / 2)])).astype(int)
+    # The stem points down, or to the left after a quarter turn.
+    assert upright[42, 32].max() < 230
+    assert upright[32, 22].min() == 255
+    assert turned[42, 32].min() == 255
+    assert turned[31, 22].max() < 230
+
+
+def test_initial_states_vary_and_are_clear_of_walls() -> None:
+    task = PushT(16)
+    states = np.stack([task.reset(seed=seed)[1]["state"] for seed in range(60)])
+    spread = states.std(axis=0)
+    assert (spread[:4] > 50.0).all()
+    assert len(np.unique(np.floor(states[:, 4] / (np.pi / 2)))) == 4
+    np.testing.assert_array_equal(states[:, 5:], 0.0)
+    # Nothing overlaps, so that nothing moves when nothing is done.
+    np.testing.assert_allclose(task.simulate(states, np.zeros((60, 1, 2)))[:, 0], states, atol=1e-3)
+
+
+def test_behaviour_pushes_the_block_and_keeps_it_inside(task: PushT) -> None:
+    moved, contact = [], []
+    for seed in range(4):
+        task.reset(seed=seed)
+        behaviour, states = task.behaviour(seed), [task.state]
+        for _ in range(80):
+            task.advance(behaviour.act(task))
+            states.append(task.state)
+        path = np.stack(states)
+        steps = np.linalg.norm(np.diff(path[:, 2:4], axis=0), axis=1)
+        moved.append(np.linalg.norm(path[:, 2:4] - path[0, 2:4], axis=1).max())
+        contact.append((steps > 0.05).mean())
+        middle = path[:, 2:4] + 45.0 * np.stack([-np.sin(path[:, 4]), np.cos(path[:, 4])], axis=1)
+        assert middle.min() > 0.0
+        assert middle.max() < 512.0
+    assert sum(distance > 20.0 for distance in moved) >= 3
+    assert np.mean(contact) > 0.1

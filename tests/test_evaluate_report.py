@@ -1,0 +1,376 @@
+"""The report of a run folder: complete, self-contained, escaped, and shown by a browser without a complaint."""
+
+import base64
+import io
+import json
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from lewm.evaluate import figures
+from lewm.evaluate.report import write_report
+from PIL import Image
+
+SECTIONS = ("numbers", "split", "episodes", "rollouts", "cost", "projection", "spectrum", "training", "settings")
+EXAMPLES, BUDGET, PLANS, HORIZON, SIDE = 2, 10, 5, 3, 16
+ATTACK = "<script>alert('&')</script>\"'><img src=x onerror=alert(1)>"
+VOID = {"meta", "link", "img", "source"}
+
+CONFIG = {
+    "preset": "tiny",
+    "seed": 7,
+    "model": {"width": 64, "stem_channels": [8, 16]},
+    "mask": {"context_ratio": None},
+}
+EVALUATION: dict[str, Any] = {
+    "data": {"task": "two-room"},
+    "spectrum": {"effective_rank": 15.25, "condition_number": 43.5, "content_share": 0.625, "feature_std": 0.9375},
+    "prediction": {
+        "horizon": [1, 2],
+        "error_ratio": [0.211, None],
+        "cosine": [0.971, 0.952],
+        "copy_cosine": [0.813, 0.704],
+        "centred_cosine": [0.934, 0.855],
+        "copy_centred_cosine": [0.416, 0.307],
+    },
+    "probe": {
+        "r2": 0.987,
+        "r2_by_state": {"x": 0.991, "y": 0.983},
+        "linear_flattened": {"r2": 0.987, "random_r2": 0.618},
+        "linear_pixels": {"r2": 0.729},
+    },
+    "cost": {
+        "name": "steps_to_go",
+        "rank_correlation": 0.821,
+        "rank_correlation_distance": 0.792,
+        "planner_alone_success": 1.0,
+        "planner_alone_ci95": [0.93, 1.0],
+        "cost_alone_success": 0.86,
+        "cost_alone_ci95": [0.74, 0.93],
+        "split_episodes": 50,
+    },
+    "planning": {
+        "planner": "cem",
+        "episodes": 100,
+        "success_rate": 0.77,
+        "ci95": [0.68, 0.84],
+        "random_success_rate": 0.12,
+        "random_ci95": [0.07, 0.2],
+        "solved_at_start": 0.03,
+        "seconds_per_plan": 0.021,
+    },
+    "learnt": True,
+    "verdict": "The model learnt: everything went well.",
+}
+
+
+def arrays() -> dict[str, np.ndarray]:
+    """Return small arrays of every name that a report draws."""
+    rng = np.random.default_rng(0)
+
+    def frames(*shape: int) -> np.ndarray:
+        return rng.integers(0, 256, (*shape, SIDE, SIDE, 3), dtype=np.uint8)
+
+    gap = rng.integers(0, 20, 50)
+    return {
+        "spectrum": np.array([0.5, 0.3, 0.2, 0.0]),
+        "projection": rng.normal(size=(30, 2)),
+        "projection_share": np.array([0.4, 0.2]),
+        "projection_states": rng.random((30, 2)),
+        "state_names": np.array(["x", "y"]),
+        "rollout_start": frames(EXAMPLES),
+        "rollout_horizon": np.array([1, 2]),
+        "rollout_real": frames(EXAMPLES, 2),
+        "rollout_nearest": frames(EXAMPLES, 2),
+        "cost_gap": gap,
+        "cost_steps_to_go": gap + rng.random(50),
+        "episode_frames": frames(EXAMPLES, BUDGET + 1),
+        "episode_states": rng.random((EXAMPLES, BUDGET + 1, 2)),
+        "episode_goal_frame": frames(EXAMPLES),
+        "episode_goal_state": rng.random((EXAMPLES, 2)),
+        "episode_solved_at": np.array([6, -1]),
+        "episode_plan_step": np.arange(PLANS) * 2,
+        "episode_library": frames(4),
+        "episode_imagined_nearest": rng.integers(0, 4, (EXAMPLES, PLANS, HORIZON)),
+        "episode_imagined_states": rng.random((EXAMPLES, PLANS, HORIZON, 2)),
+    }
+
+
+def write_run(
+    run: Path, *, config: Any = CONFIG, evaluation: Any = EVALUATION, data: dict[str, np.ndarray] | None = None
+) -> Path:
+    """Write a run folder as training and evaluation leave it."""
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (run / "eval.json").write_text(json.dumps(evaluation), encoding="utf-8")
+    np.savez_compressed(run / "eval.npz", **(arrays() if data is None else data))  # pyright: ignore[reportArgumentType]
+    with (run / "metrics.jsonl").open("w", encoding="utf-8") as file:
+        for step in range(1, 401):
+            row = {"step": step, "loss": 1 / step, "loss_pred": 0.5 / step, "loss_reg": 0.5 / step, "grad_norm": 1.0}
+            row |= {"learning_rate": 1e-3, "ema_momentum": 0.99}
+            if step % 100 == 0:
+                row |= {"effective_rank": step / 40, "content_share": 0.5, "condition_number": 9.0, "feature_std": 1.0}
+            file.write(json.dumps(row) + "\n")
+    return run
+
+
+class Page(HTMLParser):
+    """What a test asks of a page: its tags, its text by section, and that its tags are balanced."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.text: dict[str, str] = {}
+        self.svg: dict[str, list[str]] = {}
+        self._open: list[str] = []
+        self._section = "header"
+        self.feed(self.source)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        self.tags.append((tag, found))
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == "section":
+            self._section = found["id"]
+        if tag == "svg":
+            self.svg.setdefault(self._section, []).append(found["aria-label"])
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text[self._section] = self.text.get(self._section, "") + data + " "
+
+    def all(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+    def missing(self) -> list[str]:
+        return [attributes["class"] for attributes in self.all("p") if attributes.get("class") == "missing"]
+
+
+def decode(uri: str) -> Image.Image:
+    head, data = uri.split(",", 1)
+    assert head in ("data:image/png;base64", "data:image/webp;base64")
+    return Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    return Page(write_report(write_run(tmp_path_factory.mktemp("run"))))
+
+
+def test_every_picture_has_data_and_alt(page: Page) -> None:
+    images = page.all("img")
+    # Each episode has start, play and goal and an imagined path; each clip has now and two rows of two horizons.
+    assert len(images) == EXAMPLES * (3 + HORIZON) + EXAMPLES * (1 + 2 * 2)
+    assert len({image["alt"] for image in images}) == len(images)
+    for image in images:
+        picture = decode(image["src"])
+        assert picture.height == SIDE
+        assert image["alt"].strip()
+
+
+def test_animation_plays_an_episode_until_it_is_solved(page: Page) -> None:
+    moving = [decode(image["src"]) for image in page.all("img") if image["src"].startswith("data:image/webp")]
+    assert [picture.n_frames for picture in moving] == [7, BUDGET + 1]  # pyright: ignore[reportAttributeAccessIssue]
+    given = arrays()
+    moving[0].seek(6)
+    shown = np.asarray(moving[0].convert("RGB"))
+    np.testing.assert_array_equal(shown[:, :SIDE], given["episode_frames"][0, 6])
+    # Step 6 is the fourth decision's: its plan's last imagined step stands on the right.
+    imagined = given["episode_library"][given["episode_imagined_nearest"][0, 3, -1]]
+    np.testing.assert_array_equal(shown[:, -SIDE:], imagined)
+    stills = page.all("source")
+    assert len(stills) == EXAMPLES
+    assert all("reduced-motion" in still["media"] and decode(still["srcset"]).format == "PNG" for still in stills)
+
+
+def test_every_figure_is_there_and_described(page: Page) -> None:
+    assert [attributes["id"] for attributes in page.all("section")] == list(SECTIONS)
+    counts = {section: len(labels) for section, labels in page.svg.items()}
+    assert counts == {"split": 1, "episodes": EXAMPLES, "cost": 1, "projection": 2, "spectrum": 1, "training": 6}
+    assert page.missing() == []
+    labels = [label for labels in page.svg.values() for label in labels]
+    assert len(set(labels)) == len(labels)
+    assert page.svg["split"] == ["Success rates: planner alone 100%; cost alone 86%; model 77%; random policy 12%"]
+
+
+def test_ids_are_unique_and_references_lead_somewhere(page: Page) -> None:
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = [attributes["href"] for tag, attributes in page.tags if "href" in attributes and tag != "link"]
+    inner = [link[1:] for link in links if link.startswith("#")]
+    assert set(SECTIONS) <= set(inner) <= set(ids)
+    assert all(link.startswith(("#", "data:")) for link in links)
+
+
+def test_numbers_stand_beside_their_rivals(page: Page) -> None:
+    words = " ".join(page.text["numbers"].split())
+    assert "Error ratio, 1 step ahead 0.211 1.000 the better of copying" in words
+    assert "Error ratio, 2 steps ahead – 1.000" in words
+    assert "Centred cosine, 2 steps ahead 0.855 0.307" in words
+    assert "State R², linear, flattened tokens 0.987 0.618 an encoder with random weights" in words
+    assert "State R², linear, beside pixels 0.987 0.729" in words
+    assert "Effective rank 15.25 1.000 total collapse" in words
+    assert "77% (68% to 84%) 12% (7% to 20%) a random policy on the same 100 starts" in words
+    assert "The model learnt: everything went well." in page.text["header"]
+    assert "model.stem_channels [8, 16] mask.context_ratio null" in " ".join(page.text["settings"].split())
+
+
+def test_page_loads_and_runs_nothing(page: Page) -> None:
+    assert "http:" not in page.source
+    assert "https:" not in page.source
+    assert page.all("script") == []
+    assert [link["href"] for link in page.all("link")] == ["data:,"]
+
+
+def test_untrusted_text_is_escaped(tmp_path: Path) -> None:
+    evaluation = json.loads(json.dumps(EVALUATION))
+    evaluation["verdict"] = evaluation["data"]["task"] = evaluation["cost"]["name"] = ATTACK
+    evaluation["probe"]["r2_by_state"] = {ATTACK: 0.5, "$\\frac{$": 0.5}
+    data = arrays() | {"state_names": np.array([ATTACK, "$\\frac{$"])}
+    data[f"cost_{ATTACK}"] = data["cost_steps_to_go"]
+    config = {"preset": ATTACK, ATTACK: {"seed": ATTACK}}
+    run = write_run(tmp_path / "<b>&run", config=config, evaluation=evaluation, data=data)
+    page = Page(write_report(run))
+    assert page.missing() == []
+    assert page.all("script") == []
+    assert page.all("b") == []
+    assert all("onerror" not in attributes for attributes in page.all("img"))
+    assert all(image["src"].startswith("data:") for image in page.all("img"))
+    for section in ("header", "episodes", "cost", "projection", "settings"):
+        assert "onerror=alert(1)" in page.text[section]
+
+
+@pytest.mark.parametrize(
+    ("name", "sections"),
+    [
+        ("config.json", {"settings"}),
+        ("metrics.jsonl", {"training"}),
+        ("eval.json", {"header", "numbers", "split", "cost"}),
+        ("eval.npz", {"episodes", "rollouts", "cost", "projection", "spectrum"}),
+    ],
+)
+@pytest.mark.parametrize("content", [None, b"", b"no such format", b"[1, 2]\n"])
+def test_missing_or_broken_file_gives_a_sentence(
+    tmp_path: Path, name: str, sections: set[str], content: bytes | None
+) -> None:
+    run = write_run(tmp_path)
+    if content is None:
+        (run / name).unlink()
+    else:
+        (run / name).write_bytes(content)
+    page = Page(write_report(run))
+    assert len(page.missing()) == len(sections)
+    for section in sections:
+        assert name in page.text[section]
+
+
+@pytest.mark.parametrize("name", [name for name in arrays() if name not in ("projection_share", "state_names")])
+def test_arrays_that_do_not_fit_are_left_out(tmp_path: Path, name: str) -> None:
+    data = arrays()
+    for wrong in (data[name][..., None], data[name][:1].astype(str), np.zeros_like(data[name])[:0]):
+        page = Page(write_report(write_run(tmp_path, data=data | {name: wrong})))
+        gone = EXAMPLES if name in ("episode_states", "episode_goal_state", "episode_imagined_states") else 1
+        everything = sum(len(labels) for labels in page.svg.values()) + len(page.all("img"))
+        assert everything <= 13 + 20 - gone
+
+
+def test_indices_outside_the_library_are_left_out(tmp_path: Path) -> None:
+    data = arrays()
+    data["episode_imagined_nearest"][0, 0, 0] = 4
+    page = Page(write_report(write_run(tmp_path, data=data)))
+    assert "do not fit each other" in page.text["episodes"]
+
+
+def test_metrics_survive_a_killed_run(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    text = (run / "metrics.jsonl").read_text(encoding="utf-8")
+    extra = [{"step": 400, "loss": 8.0}, {"step": 401, "loss": float("nan")}]
+    (run / "metrics.jsonl").write_text(text + "".join(json.dumps(row) + "\n" for row in extra) + '{"step": 402, "lo')
+    page = Page(write_report(run))
+    # The later line of step 400 counts, a loss that is no number is no point of the curve, half a line is none.
+    assert "loss from 1 to 8;" in page.svg["training"][0]
+    assert "steps trained 401" in " ".join(page.text["header"].split())
+
+
+def test_a_bad_verdict_is_told_apart(tmp_path: Path) -> None:
+    good = Page(write_report(write_run(tmp_path / "good")))
+    bad = Page(write_report(write_run(tmp_path / "bad", evaluation=EVALUATION | {"learnt": False})))
+    verdicts = [[p["class"] for p in page.all("p") if "verdict" in p.get("class", "")] for page in (good, bad)]
+    assert verdicts == [["verdict good"], ["verdict bad"]]
+
+
+def test_no_folder_is_an_error_of_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^run=.*nowhere: no such folder; give a run folder"):
+        write_report(tmp_path / "nowhere")
+
+
+def test_report_replaces_the_old_one_and_leaves_nothing_else(tmp_path: Path) -> None:
+    run = write_run(tmp_path)
+    (run / "report.html").write_text("old")
+    before = {file.name for file in run.iterdir()}
+    assert write_report(run) == run / "report.html"
+    assert "old" != (run / "report.html").read_text(encoding="utf-8")
+    assert {file.name for file in run.iterdir()} == before
+
+
+def test_figures_leave_matplotlib_as_it_was() -> None:
+    before, backend = dict(mpl.rcParams), mpl.get_backend()
+    figures.spectrum(np.array([0.6, 0.4]), name="a", description="b")
+    assert dict(mpl.rcParams) == before
+    assert mpl.get_backend() == backend
+
+
+def test_long_curves_are_averaged_in_groups() -> None:
+    x = np.arange(1000.0)
+    shorter_x, shorter_y = figures._averaged(x, x**2)
+    groups = [x[i : i + 4] for i in range(0, 1000, 4)]
+    np.testing.assert_allclose(shorter_x, [group.mean() for group in groups])
+    np.testing.assert_allclose(shorter_y, [(group**2).mean() for group in groups])
+
+
+@pytest.mark.slow
+def test_browser_shows_every_picture_without_a_complaint(page: Page, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium here; install it to have the report opened in a browser")
+    # The page itself has no script: a copy of it gets one, which writes down what the browser made of the pictures.
+    probe = """<script>addEventListener("load", () => {
+      const images = [...document.images];
+      const good = images.filter(i => i.complete && i.naturalWidth > 0 && i.getBoundingClientRect().width > 0);
+      const drawn = [...document.querySelectorAll("svg")].filter(s => s.getBBox().width > 0);
+      const words = [...document.querySelectorAll("svg text")].filter(t => t.getBBox().width > 0);
+      const wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
+      document.title = ["seen", good.length, images.length, drawn.length, words.length > 50, wide].join(" ");
+    });</script></body>"""
+    (tmp_path / "probed.html").write_text(page.source.replace("</body>", probe), encoding="utf-8")
+    (tmp_path / "report.html").write_text(page.source, encoding="utf-8")
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--v=0", "--window-size=1100,900"]
+
+    def open_page(*arguments: str) -> str:
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=True)
+        complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        assert complaints == []
+        return done.stdout
+
+    dumped = open_page("--dump-dom", (tmp_path / "probed.html").as_uri())
+    images, figure_count = len(page.all("img")), sum(len(labels) for labels in page.svg.values())
+    assert f"<title>seen {images} {images} {figure_count} true false</title>" in dumped
+    open_page(f"--screenshot={tmp_path / 'shot.png'}", (tmp_path / "report.html").as_uri())
+    shot = np.asarray(Image.open(tmp_path / "shot.png").convert("L"))
+    assert shot.std() > 5  # not a blank page

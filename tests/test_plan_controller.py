@@ -1,0 +1,207 @@
+"""The closed loop: warm start, history, and driving a toy world to the goals of pictures."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lewm.config import ActionConfig, Config, DataConfig, ModelConfig, PlanConfig
+from lewm.plan import ActionSpace, LatentController, RecedingHorizon, action_space
+
+B = 3
+MOVES = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], dtype=np.float32)
+SCALE = 4  # pixels' value of one unit of the toy world
+
+
+class Toy:
+    """Points that an action moves; a 1 x 1 picture shows a point's place. The model knows the world exactly."""
+
+    def __init__(self, discrete: bool = False) -> None:
+        self.discrete = discrete
+        self.rollouts: list[tuple[Tensor, Tensor]] = []
+        self.encoded: list[int] = []
+
+    def encode(self, frames: Tensor, /) -> Tensor:
+        self.encoded.append(len(frames))
+        return frames[:, 0, :, :2].float() / SCALE  # (B, 1, 2)
+
+    def rollout(self, tokens: Tensor, actions: Tensor, /) -> Tensor:
+        self.rollouts.append((tokens, actions))
+        future = actions[:, tokens.shape[1] - 1 :]
+        moves = torch.from_numpy(MOVES)[future] if self.discrete else future.unflatten(-1, (-1, 2))
+        return tokens[:, -1:] + moves.sum(2).cumsum(1)[:, :, None]
+
+    def steps_to_go(self, tokens: Tensor, goal: Tensor, /) -> Tensor:
+        return (tokens - goal).norm(dim=-1).squeeze(-1)
+
+
+def picture(points: np.ndarray) -> np.ndarray:
+    """Show points (..., 2) as frames (..., 1, 1, 3)."""
+    frames = np.zeros((*points.shape[:-1], 1, 1, 3), dtype=np.uint8)
+    frames[..., 0, 0, :2] = np.round(points * SCALE)
+    return frames
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+def settings(*, discrete: bool = False, frame_skip: int = 2, history: int = 1, **plan: object) -> Config:
+    return Config(
+        action=ActionConfig(kind="discrete", size=5) if discrete else ActionConfig(kind="continuous", size=2),
+        data=DataConfig(frame_skip=frame_skip),
+        model=ModelConfig(history=history),
+        plan=PlanConfig(**{"horizon": 4, "iterations": 4, **plan}),  # type: ignore[arg-type]
+    )
+
+
+def controller(config: Config) -> tuple[Toy, LatentController]:
+    model = Toy(config.action.kind == "discrete")
+    space = action_space(config, device="cpu")
+    return model, LatentController(model, config, space, batch=B, generator=seeded())
+
+
+@pytest.mark.parametrize("planner", ["cem", "mppi"])
+@pytest.mark.parametrize("hold", [False, True])
+@pytest.mark.parametrize(("discrete", "execute"), [(False, 1), (False, 2), (True, 1), (True, 2)])
+def test_each_environment_reaches_its_goal(planner: str, hold: bool, discrete: bool, execute: int) -> None:
+    config = settings(discrete=discrete, planner=planner, hold=hold, execute=execute, over="sum")
+    _, drive = controller(config)
+    points = np.array([[20.0, 20.0], [30.0, 30.0], [10.0, 40.0]])
+    goals = np.array([[28.0, 16.0], [30.0, 20.0], [16.0, 46.0]])
+    drive.reset(picture(goals))
+    frames = picture(points)
+    for _ in range(8):
+        actions = drive.act(frames)
+        assert actions.shape == ((B, 2 * execute) if discrete else (B, 2 * execute, 2))
+        assert actions.dtype == (np.int64 if discrete else np.float32)
+        moves = MOVES[actions] if discrete else actions
+        path = points[:, None] + moves.cumsum(1)
+        points = path[:, -1]
+        frames = picture(path[:, 1::2])  # one frame a model step
+    assert np.linalg.norm(points - goals, axis=-1).max() < 1.5, points
+
+
+def test_history_and_past_actions_line_up() -> None:
+    config = settings(history=3, execute=2)
+    model, drive = controller(config)
+    drive.reset(picture(np.full((B, 2), 30.0)))
+    steps, executed = [np.full((B, 2), 20.0)], []
+    frames = picture(steps[0])
+    for call in range(3):
+        model.rollouts.clear()
+        actions = drive.act(frames)
+        seen = min(1 + 2 * call, 3)
+        tokens, given = model.rollouts[0]
+        assert tokens.shape == (B * 64, seen, 1, 2)
+        assert given.shape == (B * 64, seen - 1 + 4, 4)
+        shown = np.stack(steps[-seen:], axis=1)  # (B, T, 2)
+        np.testing.assert_allclose(tokens[::64, :, 0], np.round(shown * SCALE) / SCALE)
+        if call:
+            np.testing.assert_array_equal(given[::64, :2], np.stack(executed[-2:], axis=1))
+        for model_action in np.split(actions, 2, axis=1):  # (B, f, A)
+            executed.append(model_action.reshape(B, 4))
+            steps.append(steps[-1] + model_action.sum(1))
+        frames = picture(np.stack(steps[-2:], axis=1))
+
+
+def test_frames_older_than_the_history_are_not_encoded() -> None:
+    model, drive = controller(settings(history=1, execute=3))
+    drive.reset(picture(np.ones((B, 2))))
+    drive.act(picture(np.ones((B, 2))))
+    drive.act(picture(np.ones((B, 3, 2))))
+    drive.act(picture(np.ones((B, 2))))  # the newest alone is enough
+    assert model.encoded == [B] * 4
+
+
+def test_imagined_follows_the_plan() -> None:
+    _, drive = controller(settings(hold=True))
+    drive.reset(picture(np.full((B, 2), 12.0)))
+    assert drive.last_plan is None
+    start = np.full((B, 2), 10.0)
+    actions = drive.act(picture(start))
+    assert drive.last_plan is not None
+    assert drive.last_plan.actions.shape == (B, 4, 2)
+    np.testing.assert_array_equal(actions, drive.last_plan.actions[:, :1].repeat(1, 2, 1))
+    path = start[:, None] + 2 * drive.last_plan.actions.cumsum(1).numpy()
+    imagined = drive.imagined()
+    assert imagined.shape == (B, 4, 1, 2)
+    np.testing.assert_allclose(imagined[:, :, 0], path, rtol=1e-5)
+
+
+def test_reset_forgets_the_episode() -> None:
+    model, drive = controller(settings(history=2))
+    goal, start = picture(np.full((B, 2), 12.0)), picture(np.full((B, 2), 10.0))
+    drive.reset(goal)
+    drive.act(start)
+    drive.act(start)
+    drive.reset(goal)
+    with pytest.raises(ValueError, match="call act"):
+        drive.imagined()
+    model.rollouts.clear()
+    drive.act(start)
+    assert model.rollouts[0][0].shape[1] == 1
+
+
+def test_receding_horizon_resumes_after_what_was_executed() -> None:
+    space = ActionSpace(kind="continuous", size=1, low=-torch.ones(1), high=torch.ones(1))
+    receding = RecedingHorizon(PlanConfig(horizon=5, execute=2), space, batch=2, generator=seeded())
+    first_mean: list[Tensor] = []
+
+    def cost(actions: Tensor) -> Tensor:
+        first_mean.append(actions[:, 0])
+        return (actions - torch.linspace(-0.8, 0.8, 5)[:, None]).square().sum((-2, -1))
+
+    plan = receding.plan(cost)
+    assert receding.last_plan is plan
+    first_mean.clear()
+    receding.plan(cost)
+    assert torch.equal(first_mean[0], torch.cat((plan.actions[:, 2:], torch.zeros(2, 2, 1)), dim=1))
+    receding.reset()
+    first_mean.clear()
+    receding.plan(cost)
+    assert first_mean[0].eq(0).all()
+
+
+def test_bad_use() -> None:
+    _, drive = controller(settings(history=2, execute=3))
+    start = picture(np.ones((B, 2)))
+    with pytest.raises(ValueError, match="call reset"):
+        drive.act(start)
+    with pytest.raises(ValueError, match="goal_frames: got float32"):
+        drive.reset(start.astype(np.float32))
+    with pytest.raises(ValueError, match="of 3 environments"):
+        drive.reset(start[:2])
+    drive.reset(start)
+    with pytest.raises(ValueError, match="frames: got 2 a call, must be 1;"):
+        drive.act(picture(np.ones((B, 2, 2))))
+    drive.act(start)
+    for count in (1, 4):
+        with pytest.raises(ValueError, match=f"frames: got {count} a call, must be 2 to 3;"):
+            drive.act(picture(np.ones((B, count, 2))))
+    with pytest.raises(ValueError, match="frames: got uint8"):
+        drive.act(start[0])
+    with pytest.raises(ValueError, match=r"plan.execute=9: must be 1 to plan.horizon=4"):
+        RecedingHorizon(
+            PlanConfig(horizon=4, execute=9), action_space(settings(), device="cpu"), batch=B, generator=seeded()
+        )
+
+
+@pytest.mark.parametrize("planner", ["cem", "mppi"])
+def test_arrival_is_not_put_off_when_only_the_last_step_counts(planner: str) -> None:
+    config = settings(planner=planner, iterations=3, horizon=5, frame_skip=5, hold=True)
+    space = action_space(config, device="cpu")
+    angle = torch.linspace(0, 6, 40)
+    position, goal = torch.zeros(40, 2), 15 * torch.stack((angle.cos(), angle.sin()), dim=-1)
+    receding = RecedingHorizon(config.plan, space, batch=40, generator=seeded())
+
+    def cost(actions: Tensor) -> Tensor:
+        end = position[:, None] + space.to_env(space.expand(actions)).sum((2, 3))
+        return (end - goal[:, None]).norm(dim=-1)
+
+    nearest = torch.full((40,), torch.inf)
+    for _ in range(10):
+        moves = space.to_env(space.expand(receding.plan(cost).actions[:, 0]))
+        position = position + moves.sum(1)
+        nearest = torch.minimum(nearest, (position - goal).norm(dim=-1))
+    assert (nearest < 2).float().mean() > 0.9

@@ -1,0 +1,65 @@
+"""The planner's action space: what is searched, expanded for the model, and split for the environment."""
+
+import numpy as np
+import pytest
+import torch
+
+from lewm.config import ActionConfig, Config, DataConfig, PlanConfig
+from lewm.plan import action_space
+
+
+def settings(kind: str = "continuous", size: int = 2, frame_skip: int = 3, hold: bool = False) -> Config:
+    action = ActionConfig(kind="discrete" if kind == "discrete" else "continuous", size=size)
+    return Config(action=action, data=DataConfig(frame_skip=frame_skip), plan=PlanConfig(hold=hold))
+
+
+def test_every_sub_action_is_searched() -> None:
+    space = action_space(settings(), device="cpu")
+    assert (space.kind, space.size, space.num_actions) == ("continuous", 6, 0)
+    torch.testing.assert_close(space.low, -torch.ones(6))
+    torch.testing.assert_close(space.high, torch.ones(6))
+    actions = torch.arange(12.0).reshape(2, 6)
+    assert space.expand(actions) is actions
+    assert space.to_env(actions).tolist()[1] == [[6, 7], [8, 9], [10, 11]]
+
+
+def test_held_action_is_repeated() -> None:
+    space = action_space(settings(hold=True), device="cpu")
+    assert space.size == 2
+    model_actions = space.expand(torch.tensor([[[1.0, 2.0]]]))
+    assert model_actions.tolist() == [[[1, 2, 1, 2, 1, 2]]]
+    assert space.to_env(model_actions).tolist() == [[[[1, 2], [1, 2], [1, 2]]]]
+
+
+@pytest.mark.parametrize(("hold", "size"), [(False, 3), (True, 1)])
+def test_discrete(hold: bool, size: int) -> None:
+    space = action_space(settings("discrete", size=5, hold=hold), device="cpu")
+    assert (space.kind, space.size, space.num_actions) == ("discrete", size, 5)
+    assert space.high.tolist() == [4.0] * size
+    model_actions = space.expand(torch.arange(size).expand(2, 4, size))
+    assert model_actions.dtype == torch.int64
+    assert model_actions[1, 2].tolist() == ([0, 0, 0] if hold else [0, 1, 2])
+    assert space.to_env(model_actions).shape == (2, 4, 3)
+
+
+def test_bounds_belong_to_each_entry_of_each_sub_action() -> None:
+    low, high = np.array([-2.0, 0.0], dtype=np.float64), [3.0, 1.0]
+    space = action_space(settings(), low, high, device="cpu")
+    assert space.low.tolist() == [-2, 0, -2, 0, -2, 0]
+    assert space.high.tolist() == [3, 1, 3, 1, 3, 1]
+    assert space.low.dtype == torch.float32
+    assert action_space(settings(), 0, 5, device="cpu").high.tolist() == [5] * 6
+
+
+@pytest.mark.parametrize(
+    ("kind", "low", "high", "message"),
+    [
+        ("continuous", [0.0, 0.0, 0.0], None, r"low=.*must have action.size=2 entries"),
+        ("continuous", 1.0, 1.0, r"low=.*must be below high"),
+        ("continuous", -np.inf, 1.0, r"low=-inf: must be finite"),
+        ("discrete", 0, None, r"low=0.*discrete actions have no bounds"),
+    ],
+)
+def test_bad_bounds(kind: str, low: object, high: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        action_space(settings(kind), low, high, device="cpu")  # type: ignore[arg-type]
