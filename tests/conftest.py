@@ -5,7 +5,7 @@ import os
 import pytest
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads must not spin on a small machine
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny, and pytest-xdist already fills the cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: more threads only wait for each other
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # Push-T draws without a screen
 
 

@@ -253,6 +253,12 @@ def _validate(c: Config) -> None:
         c.data.frame_skip >= 1, "data.frame_skip", c.data.frame_skip, "must be at least 1", "use 1 for every frame"
     )
     _require(0 < c.data.held_out < 1, "data.held_out", c.data.held_out, "must be between 0 and 1", "use 0.1")
+    _require(c.seed >= 0, "seed", c.seed, "must not be negative", "use 0")
+    _require(c.data.split_seed >= 0, "data.split_seed", c.data.split_seed, "must not be negative", "use 0")
+    for name in ("depth", "predictor_depth", "patch_size", "mlp_ratio"):
+        value = getattr(m, name)
+        _require(value >= 1, f"model.{name}", value, "must be at least 1", "use a preset's value")
+    _require(min(m.stem_channels) >= 1, "model.stem_channels", m.stem_channels, "must be at least 1", "use 64 128")
     below, above = m.image_size // m.effective_patch * m.effective_patch, m.effective_patch
     _require(
         m.image_size > 0 and m.image_size % m.effective_patch == 0,
@@ -261,11 +267,11 @@ def _validate(c: Config) -> None:
         f"must be divisible by {m.effective_patch} (stem stride 4 x patch {m.patch_size})",
         f"use {below} or {below + above}" if below > 0 else f"use {above}",
     )
-    for name, width, heads in (
-        ("model.width", m.width, m.num_heads),
-        ("model.predictor_width", m.predictor_width, m.predictor_heads),
+    for name, width, heads_name, heads in (
+        ("model.width", m.width, "model.num_heads", m.num_heads),
+        ("model.predictor_width", m.predictor_width, "model.predictor_heads", m.predictor_heads),
     ):
-        _require(heads >= 1, name.replace("width", "heads"), heads, "must be at least 1", "use width / 64")
+        _require(heads >= 1, heads_name, heads, "must be at least 1", "use width / 64")
         multiple = math.lcm(4, heads)
         _require(
             width > 0 and width % multiple == 0,
@@ -274,9 +280,6 @@ def _validate(c: Config) -> None:
             f"must be divisible by 4 (2-D positions) and by its {heads} heads",
             f"use {max(multiple, round(width / multiple) * multiple)}",
         )
-    for name in ("depth", "predictor_depth", "patch_size", "mlp_ratio"):
-        value = getattr(m, name)
-        _require(value >= 1, f"model.{name}", value, "must be at least 1", "use a preset's value")
     _require(1 <= m.history <= 4, "model.history", m.history, "must be 1 to 4 frames", "use 1 or 3")
     clip = m.history + t.rollout_steps
     _require(t.rollout_steps >= 1, "train.rollout_steps", t.rollout_steps, "must be at least 1", "use 1 to 4")
@@ -319,6 +322,11 @@ def _validate(c: Config) -> None:
     _require(t.batch_size >= 2, "train.batch_size", t.batch_size, "must be at least 2 (batch statistics)", "use 64")
     _require(t.learning_rate > 0, "train.learning_rate", t.learning_rate, "must be positive", "use 1.5e-3")
     _require(0 <= t.warmup < 1, "train.warmup", t.warmup, "must be a share of the run", "use 0.1")
+    for name in ("final_learning_rate", "weight_decay"):
+        value = getattr(t, name)
+        _require(value >= 0, f"train.{name}", value, "must not be negative", "use a preset's value")
+    _require(all(0 <= beta < 1 for beta in t.betas), "train.betas", t.betas, "must be in [0, 1)", "use 0.9 0.999")
+    _require(t.eps > 0, "train.eps", t.eps, "must be positive", "use 1e-8")
     _require(t.clip_norm > 0, "train.clip_norm", t.clip_norm, "must be positive", "use 1.0")
     _require(0 <= t.ema_start <= 1, "train.ema_start", t.ema_start, "must be between 0 and 1", "use 0.996")
     _require(0 <= t.ema_end <= 1, "train.ema_end", t.ema_end, "must be between 0 and 1", "use 1.0")
@@ -345,7 +353,6 @@ def _validate(c: Config) -> None:
 
 _PAPER = Config(
     preset="paper",
-    model=ModelConfig(final_norm="none"),
     mask=MaskConfig(full_context_prob=1.0),
     loss=LossConfig(regulariser="gaussian", weight=0.02, apply_to="frame"),
     train=TrainConfig(ema_start=0.9, ema_end=0.99),
@@ -353,9 +360,7 @@ _PAPER = Config(
 _BASE = replace(
     _PAPER,
     preset="base",
-    model=replace(
-        _PAPER.model, stem_channels=(32, 64), width=192, num_heads=3, predictor_width=96, predictor_heads=2
-    ),
+    model=replace(_PAPER.model, stem_channels=(32, 64), width=192, num_heads=3, predictor_width=96, predictor_heads=2),
     train=replace(_PAPER.train, steps=20_000, batch_size=128),
 )
 _TINY = replace(
@@ -373,12 +378,15 @@ _TINY = replace(
         predictor_depth=3,
         predictor_heads=2,
     ),
-    train=replace(_PAPER.train, steps=1500, batch_size=64, warmup=0.1, precision="float32", checkpoint_every=250),
+    train=replace(_PAPER.train, steps=2000, batch_size=64, learning_rate=3e-3, warmup=0.1, precision="float32", checkpoint_every=250),
     plan=PlanConfig(horizon=5),
 )
 # The article as it is written: trimmed contexts alone, the token spectrum at 0.1, targets as the encoder gives them.
 _LITERAL = Config(
-    preset="literal", model=ModelConfig(final_norm="layer"), plan=PlanConfig(cost="tokens"), train=TrainConfig(cost_steps=0)
+    preset="literal",
+    model=ModelConfig(final_norm="layer"),
+    plan=PlanConfig(cost="tokens"),
+    train=TrainConfig(cost_steps=0),
 )
 
 PRESETS = {config.preset: config for config in (_TINY, _BASE, _PAPER, _LITERAL)}
@@ -431,7 +439,7 @@ def _build(cls: type, raw: Any, source: str, prefix: str) -> Any:
     for name, hint in hints.items():
         if name not in raw:
             raise ValueError(f"{source}: {prefix}{name}: is missing; restore the file or train again")
-        value = raw[name]
+        value: Any = raw[name]
         if dataclasses.is_dataclass(hint):
             values[name] = _build(typing.cast(type, hint), value, source, f"{prefix}{name}.")
             continue
@@ -441,7 +449,10 @@ def _build(cls: type, raw: Any, source: str, prefix: str) -> Any:
             expected = getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
             raise ValueError(f"{source}: {prefix}{name}={value!r}: must be {expected}; restore the file")
         values[name] = float(value) if hint is float else value
-    return cls(**values)
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from None
 
 
 def _fits(value: Any, hint: Any) -> bool:

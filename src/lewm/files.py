@@ -1,7 +1,7 @@
 """Atomic writes: a reader sees the old file or the new one, never a part."""
 
+import errno
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,24 +11,41 @@ from pathlib import Path
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success it is flushed to disk and renamed to `path`.
 
+    One process at a time may write `path`. The temporary name is always the same, so that what a kill leaves behind is
+    written over and does not pile up.
+
     Raises:
         OSError: If the disk is full or the folder cannot be written; `path` is then as it was.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    with plain_os_error(path, "the file is as it was"):
+        try:
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def plain_os_error(path: Path, kept: str) -> Iterator[None]:
+    """Say in one line what a failed write means: where, why, what is `kept`, and the remedy.
+
+    Raises:
+        OSError: With the same number, for any OSError inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = f"cannot be written ({os.strerror(error.errno or 0)})"
+        remedy = "see to the disk and the permissions"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            reason, remedy = "disk full", "free some space"
+        raise OSError(error.errno, f"{path}: {reason}; {kept}, {remedy} and run again to go on") from error

@@ -13,11 +13,9 @@ the store completely or not at all, whenever the writer is killed.
 
 import contextlib
 import dataclasses
-import errno
 import json
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +26,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lewm.files import atomic_path, plain_os_error
+
 if sys.platform != "win32":
     import fcntl
 
@@ -36,6 +36,7 @@ SCHEMA_VERSION = 1
 _META = "meta.json"
 _EPISODES = "episodes.parquet"
 _LOCK = ".lock"
+_KEPT = "the complete episodes in it are safe"
 _HEADER_BYTES = 128  # of an .npy file; always the same, so that a longer array rewrites its header in place
 _TABLE_SCHEMA = pa.schema(
     [("start", pa.int64()), ("length", pa.int64()), ("source", pa.string()), ("seed", pa.int64())]
@@ -186,7 +187,7 @@ class StoreWriter:
         self.meta = meta
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: is a file; give the folder of a store")
-        with contextlib.ExitStack() as stack, _plain_os_error(self.path):
+        with contextlib.ExitStack() as stack, plain_os_error(self.path, _KEPT):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = stack.enter_context(open(self.path / _LOCK, "wb"))
             _take_lock(self._lock, self.path)
@@ -234,7 +235,7 @@ class StoreWriter:
         start, length = self.num_frames, len(rows["frames"])
         added = {"start": [start], "length": [length], "source": [source], "seed": [int(seed)]}
         table = pa.concat_tables([self._table, pa.table(added, schema=_TABLE_SCHEMA)]).combine_chunks()
-        with _plain_os_error(self.path):
+        with plain_os_error(self.path, _KEPT):
             try:
                 for name, values in rows.items():
                     _write_rows(self.path / f"{name}.npy", values, start)
@@ -493,14 +494,8 @@ def _write_all(file: IO[bytes], offset: int, data: Any) -> None:
 
 def _replace_file(path: Path, data: Any) -> None:
     """Put a file in place in one step, so that a reader sees the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "wb", buffering=0) as file:
-            _write_all(file, 0, data)
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_path(path) as temporary, open(temporary, "wb", buffering=0) as file:
+        _write_all(file, 0, data)
 
 
 def _take_lock(lock: IO[bytes], path: Path) -> None:
@@ -511,17 +506,3 @@ def _take_lock(lock: IO[bytes], path: Path) -> None:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             raise ValueError(f"{path}: another process is writing this store; wait for it or stop it") from error
-
-
-@contextlib.contextmanager
-def _plain_os_error(path: Path) -> Iterator[None]:
-    """Say in one line what a failed write means for the store."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            reason, remedy = "disk full", "free some space"
-        else:
-            reason, remedy = f"cannot be written ({error.strerror})", "see to the disk and the permissions"
-        message = f"{path}: {reason}; the complete episodes in it are safe, {remedy} and run again to go on"
-        raise OSError(error.errno, message) from error

@@ -12,7 +12,7 @@ from lewm.evaluate.frames import encode_frames
 from lewm.model import WorldModel
 from lewm.plan import pooled_cost, steps_to_go_cost, tokens_cost
 
-BATCH = 256
+BATCH = 128
 
 
 @dataclass(frozen=True, slots=True)

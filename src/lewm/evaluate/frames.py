@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lewm.data.store import Store
 
-BATCH = 256
+BATCH = 128  # more at once is slower on a CPU, whose caches it leaves
 
 
 @torch.no_grad()
@@ -23,8 +23,8 @@ def encode_frames(
 
 def draw_frames(store: Store, episodes: NDArray[np.int64], count: int, *, seed: int) -> NDArray[np.int64]:
     """Draw the store's indices of at most `count` different frames of some episodes, ascending."""
-    table = store.episodes
-    frames = np.concatenate([np.arange(table.start[e], table.start[e] + table.length[e]) for e in episodes])
+    spans = [store.episode(e) for e in episodes.tolist()]
+    frames = np.concatenate([np.arange(span.start, span.stop) for span in spans])
     if len(frames) > count:
         frames = np.sort(np.random.default_rng(seed).choice(frames, count, replace=False))
     return frames

@@ -8,7 +8,6 @@ evaluated still gets its curves. Every text from the run folder is taken as untr
 import html
 import itertools
 import json
-import os
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lewm.evaluate.run_files import RunFiles
+from lewm.files import write_text
 
 NAME = "report.html"
 MOST_EXAMPLES = 6
@@ -79,6 +79,7 @@ def write_report(run: Path) -> Path:
 
     Raises:
         ValueError: If there is no such folder, or the packages that draw the figures are not installed.
+        OSError: If the report cannot be written; an earlier one is kept.
     """
     if not run.is_dir():
         raise ValueError(f"run={run}: no such folder; give a run folder, as made by lewm train")
@@ -88,9 +89,7 @@ def write_report(run: Path) -> Path:
         raise ValueError(f"report: {error.name} is not installed; pip install 'lewm[report]'") from error
     style = resources.files("lewm.evaluate").joinpath("report.css").read_text(encoding="utf-8")
     page = _Page(RunFiles(run), figures).render(style)
-    partial = run / f"{NAME}.tmp"
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, run / NAME)
+    write_text(run / NAME, page)
     return run / NAME
 
 

@@ -10,7 +10,7 @@ Arrays of `eval.npz`, where n rows are examples:
     rollout_start              (n, height, width, 3) the present frame of held-out clips
     rollout_horizon            (h,) model steps ahead
     rollout_real               (n, h, height, width, 3) the frame that came at each horizon
-    rollout_nearest            (n, h, height, width, 3) the held-out frame whose representation is nearest to the predicted
+    rollout_nearest            (n, h, height, width, 3) held-out frame whose representation is nearest to the prediction
     cost_gap                   (P,) environment steps between the frames of a pair
     cost_distance              (P,) their true distance, where the task can tell
     cost_tokens, cost_pooled, cost_steps_to_go      (P,) each cost of the pairs
@@ -208,8 +208,15 @@ def plan_run(
         The `planning` part of `eval.json`.
 
     Raises:
-        ValueError: As `evaluate_run`; or the store's task is not a known one.
+        ValueError: As `evaluate_run`; or the store's task is not a known one, or the video is not an .mp4.
     """
+    if video is not None:
+        from lewm.evaluate.video import (
+            check_suffix,
+            write_video,
+        )  # needs the `report` extra, and nothing else here does
+
+        check_suffix(video)  # before the long part
     of = open_run(run, data=data, device=device, config=config)
     task = of.task
     if task is None:
@@ -221,8 +228,6 @@ def plan_run(
     with _progress(progress) as stage, stage("planning", decisions(of.config)) as tick:
         planning, loop, _ = _run_model(of, task, starts, tick, record=0)
     if video is not None:
-        from lewm.evaluate.video import write_video  # needs the `report` extra, and nothing else here does
-
         count = min(EXAMPLES, len(starts.index))
         write_video(video, _episode_frames(task, loop, count), starts.goal_frame[:count], loop.solved_at[:count])
     return _finite(planning)

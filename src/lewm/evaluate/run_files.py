@@ -3,6 +3,7 @@
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,12 @@ def _read_metrics(path: Path) -> dict[str, tuple[NDArray[np.float64], NDArray[np
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Return the arrays of a .npz file, none if it is missing or not one. Pickled objects are never loaded."""
+    if not zipfile.is_zipfile(path):  # NumPy would take other formats for what they are not
+        return {}
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error):
         return {}
 
 

@@ -38,6 +38,16 @@ def episode_panels(frames: NDArray[np.uint8], goal: NDArray[np.uint8], solved_at
     return canvas[:, : canvas.shape[1] // 2 * 2, : canvas.shape[2] // 2 * 2]
 
 
+def check_suffix(path: Path) -> None:
+    """Check the name of a video.
+
+    Raises:
+        ValueError: If the file is not an .mp4.
+    """
+    if path.suffix != ".mp4":
+        raise ValueError(f"video={path}: must end in .mp4; rename it")
+
+
 def write_video(
     path: Path,
     frames: NDArray[np.uint8],
@@ -58,8 +68,7 @@ def write_video(
     Raises:
         ValueError: If the file is not an .mp4.
     """
-    if path.suffix != ".mp4":
-        raise ValueError(f"video={path}: must end in .mp4; rename it")
+    check_suffix(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     panels = [episode_panels(*episode) for episode in zip(frames, goals, solved_at.tolist(), strict=True)]
     iio.imwrite(path, np.concatenate(panels), plugin="pyav", codec="libx264", fps=fps)

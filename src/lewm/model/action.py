@@ -32,7 +32,7 @@ class ActionEmbed(nn.Module):
             self.apply(init_weights)
 
     def standardise(self, mean: Tensor, std: Tensor) -> None:
-        """Take the mean and standard deviation (A,) of the training episodes' actions; a constant entry is only shifted."""
+        """Take mean and standard deviation (A,) of the training episodes' actions; a constant entry is only shifted."""
         repeats = len(self.mean) // len(mean)
         self.mean.copy_(mean.repeat(repeats))
         self.std.copy_(torch.where(std > 1e-6, std, 1.0).repeat(repeats))

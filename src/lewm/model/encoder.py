@@ -53,9 +53,8 @@ class Encoder(nn.Module):
         Returns:
             (B, Nc, D) tokens, in the order of `context_idx`.
         """
-        x = (
-            frame.permute(0, 3, 1, 2).contiguous().to(self.pos_embed.dtype) / 127.5 - 1.0
-        )  # (B, 3, height, width) in [-1, 1]
+        x = frame.permute(0, 3, 1, 2).contiguous()  # (B, 3, height, width)
+        x = x.to(self.pos_embed.dtype) / 127.5 - 1.0  # in [-1, 1]
         x = self.patch(self.stem(x)).flatten(2).transpose(1, 2) + self.pos_embed  # (B, N, D)
         if context_idx is not None:  # the stem saw the whole frame; the transformer sees the context alone
             x = x.gather(1, context_idx[..., None].expand(-1, -1, x.shape[-1]))  # (B, Nc, D)

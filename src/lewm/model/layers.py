@@ -63,15 +63,15 @@ class BatchNorm2d(nn.BatchNorm2d):
         """Normalise (B, C, h, w) by the moments of all ranks' batches."""
         if not self.training or world_size() == 1:
             return super().forward(input)
-        x = input.float()
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
         count = sum_over_ranks(x.new_tensor(x.numel() / x.shape[1]))
         mean = sum_over_ranks(x.sum((0, 2, 3))) / count
         centred = x - mean[:, None, None]
         variance = sum_over_ranks(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
-            assert (
-                self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
-            )
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
             self.running_mean.lerp_(mean, self.momentum or 0.0)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum or 0.0)
             self.num_batches_tracked.add_(1)
@@ -80,7 +80,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def position_embedding(grid: int, width: int) -> Tensor:
-    """Return 2-D sine-cosine positions (grid * grid, width), row-major: half of the width for rows, half for columns."""
+    """Return 2-D sine-cosine positions (grid * grid, width), row-major: half of the width for rows, half columns."""
     assert width % 4 == 0
     frequency = 10_000.0 ** (-torch.arange(width // 4) / (width / 4))
     angle = torch.arange(grid)[:, None] * frequency  # (grid, width/4)
@@ -91,8 +91,12 @@ def position_embedding(grid: int, width: int) -> Tensor:
 
 
 def init_weights(module: nn.Module) -> None:
-    """Initialise linear layers as ViTs are: truncated normal of standard deviation 0.02, zero bias."""
+    """Initialise linear layers with unit gain (Xavier), zero bias.
+
+    ViT's usual 0.02 is made for widths near 768. At a tenth of that it starts the action embedding near 0.003 beside
+    positions of 0.7, and the predictor ignores actions for most of a short run.
+    """
     if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

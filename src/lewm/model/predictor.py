@@ -35,7 +35,7 @@ class Predictor(nn.Module):
         self.apply(init_weights)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         for block in self.blocks:  # `apply` has overwritten the start as an unmodulated block
-            if block.film is not None:
+            if isinstance(block, Block) and block.film is not None:
                 nn.init.zeros_(block.film.weight)
 
     def forward(self, context: Sequence[tuple[Tensor, Tensor | None]], e_a: Tensor) -> Tensor:

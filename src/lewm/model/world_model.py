@@ -36,7 +36,7 @@ class WorldModel(nn.Module):
         return (self.encoder if online else self.target_encoder)(frame)
 
     def step(self, context: Sequence[tuple[Tensor, Tensor | None]], action: Tensor) -> Tensor:
-        """Predict the next frame (B, N, D) from each frame's (tokens, positions) and actions (B, T, f*A) or (B, T, f)."""
+        """Predict the next frame (B, N, D) from each frame's (tokens, positions) and actions (B, T, f*A or f)."""
         return self.predictor(context, self.action_embed(action))
 
     def predict(self, tokens: Tensor, action: Tensor) -> Tensor:
@@ -75,5 +75,5 @@ class WorldModel(nn.Module):
         BatchNorm statistics are no parameters: the target encoder keeps its own, gathered from its own forward passes,
         because the statistics of one set of weights do not fit another.
         """
-        target, online = list(self.target_encoder.parameters()), list(self.encoder.parameters())
-        torch._foreach_lerp_(target, online, 1.0 - momentum)
+        for xi, theta in zip(self.target_encoder.parameters(), self.encoder.parameters(), strict=True):
+            xi.lerp_(theta, 1.0 - momentum)

@@ -3,10 +3,11 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from lewm.config import Config, from_json, to_json
@@ -41,13 +42,16 @@ def load_config(run: Path) -> Config:
         raise ValueError(f"run={run}: no such folder; give the --out folder of `lewm train`")
     if not (run / CONFIG).is_file():
         raise ValueError(f"run={run}: has no {CONFIG}; give the --out folder of `lewm train`")
-    return from_json((run / CONFIG).read_text(encoding="utf-8"), str(run / CONFIG))
+    try:
+        text = (run / CONFIG).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{run / CONFIG}: is no text ({error}); restore the file or train again") from None
+    return from_json(text, str(run / CONFIG))
 
 
 def save_weights(run: Path, model: WorldModel) -> None:
     """Write a model's weights atomically."""
-    with atomic_path(run / WEIGHTS) as temporary:
-        save_file(_contiguous(model.state_dict()), temporary)
+    _write(run / WEIGHTS, model.state_dict())
 
 
 def load_run(run: Path, device: str | None = None) -> LoadedRun:
@@ -96,8 +100,7 @@ def save_state(run: Path, model: WorldModel, optimizer: torch.optim.Optimizer, s
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer.{key}.{name}"] = value
     (run / STATE).parent.mkdir(exist_ok=True)
-    with atomic_path(run / STATE) as temporary:
-        save_file(_contiguous(tensors), temporary, metadata={"step": str(step)})
+    _write(run / STATE, tensors, metadata={"step": str(step)})
     save_weights(run, model)
 
 
@@ -127,7 +130,7 @@ def load_state(run: Path, model: WorldModel, optimizer: torch.optim.Optimizer) -
     return step
 
 
-def with_data(config: Config, path: Path, kind: str, size: int) -> Config:
+def with_data(config: Config, path: Path, kind: Literal["continuous", "discrete"], size: int) -> Config:
     """Return the configuration with what the store says of itself filled in."""
     action = dataclasses.replace(config.action, kind=kind, size=size)
     return dataclasses.replace(config, action=action, data=dataclasses.replace(config.data, path=str(path.resolve())))
@@ -140,5 +143,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: damaged ({error}); restore the file or train again") from None
 
 
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    content = save({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, metadata)
+    with atomic_path(path) as temporary:  # written here, because safetensors' own writer hides a full disk's OSError
+        temporary.write_bytes(content)

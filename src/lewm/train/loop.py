@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -20,8 +21,8 @@ from lewm.config import Config
 from lewm.data.sampler import ClipSampler
 from lewm.data.store import Store, split_episodes
 from lewm.device import resolve_device
-from lewm.distributed import rank, world_size
-from lewm.files import write_text
+from lewm.distributed import any_rank, rank, world_size
+from lewm.files import plain_os_error, write_text
 from lewm.model import WorldModel
 from lewm.model.mask import sample_context
 from lewm.objective import make_regulariser
@@ -43,6 +44,7 @@ from lewm.train.steps_to_go import fit_steps_to_go
 
 DIAGNOSTICS = 50  # measurements of the spectrum in a run
 DIAGNOSTIC_FRAMES = 256
+_KEPT = "the run goes on from its last checkpoint"
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -56,7 +58,7 @@ def train(config: Config, data: Path, run: Path, *, progress: bool = True) -> No
         ValueError: If the store and the settings do not fit, or the run folder is already in use.
         NonFiniteLossError: If the loss is no longer finite.
     """
-    if (run / CONFIG).exists():
+    if rank() == 0 and (run / CONFIG).exists():  # by the time that another rank looks, rank 0 may have written it
         raise ValueError(f"run={run}: is a run already; use `lewm train --resume {run}` or another --out")
     store = Store(data)
     config = with_data(config, data, store.meta.action_kind, store.meta.action_size)
@@ -154,17 +156,23 @@ def _run(config: Config, store: Store, run: Path, *, progress: bool) -> None:
                 row |= _diagnose(model, probe_frames)
             metrics.write(row)
             bar.update(task, advance=1, loss=f"loss {row['loss']:.4f}")
-            last = step + 1 == train_cfg.steps
-            if last or stopped() or (step + 1) % train_cfg.checkpoint_every == 0:
+            last, stop = step + 1 == train_cfg.steps, any_rank(stopped(), device)
+            if last or stop or (step + 1) % train_cfg.checkpoint_every == 0:
                 metrics.flush()
                 if rank() == 0:
                     save_state(run, model, optimizer, step + 1)
-            if stopped() and not last:
+            if stop and not last:
                 raise SystemExit(f"stopped at step {step + 1}; go on with `lewm train --resume {run}`")
 
         if config.train.cost_steps and rank() == 0:
             task = bar.add_task("cost", total=config.train.cost_steps, loss="")
-            fit_steps_to_go(model, store, episodes, config, on_step=lambda: bar.update(task, advance=1))
+
+            def on_step() -> None:
+                bar.update(task, advance=1)
+                if stopped():
+                    raise SystemExit(f"stopped before the cost was learnt; go on with `lewm train --resume {run}`")
+
+            fit_steps_to_go(model, store, episodes, config, on_step=on_step)
             save_weights(run, model)
 
 
@@ -214,10 +222,11 @@ class _Metrics:
         if rank() != 0:
             return
         # rows beyond the checkpoint will be written again; the last one may be cut short
-        kept = self._path.read_text(encoding="utf-8").splitlines()[:done] if self._path.is_file() else []
+        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True) if self._path.is_file() else []
+        kept = [line for line in lines if line.endswith("\n")][:done]
         if len(kept) < done:
             raise ValueError(f"{self._path}: has {len(kept)} rows and the checkpoint {done} steps; restore the file")
-        write_text(self._path, "".join(line + "\n" for line in kept))
+        write_text(self._path, "".join(kept))
         self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1)
 
     def __enter__(self) -> "_Metrics":
@@ -226,7 +235,8 @@ class _Metrics:
     def __exit__(self, *exception: object) -> None:
         if rank() == 0:
             self.flush()
-            self._writer.close()
+            with plain_os_error(self._path.parent, _KEPT):
+                self._writer.close()
 
     def write(self, row: dict[str, Any]) -> None:
         if rank() != 0:
@@ -239,15 +249,16 @@ class _Metrics:
         """Bring all rows to disk; a checkpoint must not be ahead of them."""
         if rank() != 0:
             return
-        with self._path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in self._rows)
-            file.flush()
-            os.fsync(file.fileno())
-        for row in self._rows:
-            for name, value in row.items():
-                if name != "step":
-                    self._writer.add_scalar(name, value, row["step"])
-        self._rows = []
+        rows, self._rows = self._rows, []  # given up if they cannot be written: a resumed run makes them again
+        with plain_os_error(self._path, _KEPT):
+            with self._path.open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in rows)
+                file.flush()
+                os.fsync(file.fileno())
+            for row in rows:
+                for name, value in row.items():
+                    if name != "step":
+                        self._writer.add_scalar(name, value, row["step"])
 
 
 @contextmanager
@@ -272,5 +283,7 @@ def _bar(progress: bool) -> Progress:
         MofNCompleteColumn(),
         TextColumn("{task.fields[loss]}"),
         TimeRemainingColumn(),
+        TextColumn("left"),
+        console=Console(stderr=True),
         disable=not progress or rank() != 0,
     )

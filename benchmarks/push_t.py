@@ -1,0 +1,61 @@
+"""Collect Push-T, train the `tiny` preset on it, and evaluate prediction and planning.
+
+    python benchmarks/push_t.py --out benchmarks/results/push_t.json
+
+The last line is one JSON object with the evaluation, the seconds of each stage and the training's settings.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+
+def lewm(*words: object) -> float:
+    """Run one `lewm` command and return the seconds that it took."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "lewm", *map(str, words)], check=True, stdout=sys.stderr)
+    return round(time.perf_counter() - start, 1)
+
+
+def main() -> None:
+    """Run the stages one after another and print the summary."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--collect-episodes", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=8000)
+    parser.add_argument("--episodes", type=int, default=100, help="closed-loop episodes")
+    parser.add_argument("--split-episodes", type=int, default=10, help="of these, with the true dynamics")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--keep", type=Path, help="keep the store and the run here")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = arguments.keep or Path(temporary)
+        store, run = folder / "store", folder / "run"
+        seconds = {
+            "collect": lewm("collect", "push-t", "--episodes", arguments.collect_episodes, "--out", store),
+            "train": lewm(
+                *("train", "--data", store, "--preset", "tiny", "--out", run),
+                *("--train.steps", arguments.steps, "--seed", arguments.seed),
+            ),
+            "eval": lewm(
+                *("eval", run, "--eval.episodes", arguments.episodes),
+                *("--eval.split-episodes", arguments.split_episodes),
+            ),
+        }
+        evaluation = json.loads((run / "eval.json").read_text(encoding="utf-8"))
+        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        del config["data"]["path"]
+    runs = [{"seed": arguments.seed, "seconds": seconds, "config": config, "eval": evaluation}]
+    summary = json.dumps({"benchmark": "push_t", "runs": runs})
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(summary + "\n", encoding="utf-8")
+    print(summary)
+
+
+if __name__ == "__main__":
+    main()

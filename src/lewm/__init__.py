@@ -1,0 +1,66 @@
+"""Compact action-conditioned JEPA world models: collect or import, train, evaluate, plan.
+
+Every name here is loaded when it is first used, so that importing the package needs neither torch nor a simulator.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lewm.config import Config as Config
+    from lewm.config import preset as preset
+    from lewm.data import ClipSampler as ClipSampler
+    from lewm.data import Store as Store
+    from lewm.data import StoreMeta as StoreMeta
+    from lewm.data import StoreWriter as StoreWriter
+    from lewm.envs import TASKS as TASKS
+    from lewm.envs import Task as Task
+    from lewm.envs import collect as collect
+    from lewm.envs import make_task as make_task
+    from lewm.evaluate import evaluate_run as evaluate_run
+    from lewm.evaluate import plan_run as plan_run
+    from lewm.evaluate.report import write_report as write_report
+    from lewm.model import WorldModel as WorldModel
+    from lewm.plan import LatentController as LatentController
+    from lewm.plan import action_space as action_space
+    from lewm.train import LoadedRun as LoadedRun
+    from lewm.train import load_run as load_run
+    from lewm.train import resume as resume_run
+    from lewm.train import train as train_run
+
+# Where each public name lives. `lewm.train` is the room of that name, so its function is `train_run` here.
+_HOMES = {
+    "TASKS": ("lewm.envs", "TASKS"),
+    "ClipSampler": ("lewm.data", "ClipSampler"),
+    "Config": ("lewm.config", "Config"),
+    "LatentController": ("lewm.plan", "LatentController"),
+    "LoadedRun": ("lewm.train", "LoadedRun"),
+    "Store": ("lewm.data", "Store"),
+    "StoreMeta": ("lewm.data", "StoreMeta"),
+    "StoreWriter": ("lewm.data", "StoreWriter"),
+    "Task": ("lewm.envs", "Task"),
+    "WorldModel": ("lewm.model", "WorldModel"),
+    "action_space": ("lewm.plan", "action_space"),
+    "collect": ("lewm.envs", "collect"),
+    "evaluate_run": ("lewm.evaluate", "evaluate_run"),
+    "load_run": ("lewm.train", "load_run"),
+    "make_task": ("lewm.envs", "make_task"),
+    "plan_run": ("lewm.evaluate", "plan_run"),
+    "preset": ("lewm.config", "preset"),
+    "resume_run": ("lewm.train", "resume"),
+    "train_run": ("lewm.train", "train"),
+    "write_report": ("lewm.evaluate.report", "write_report"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from where it lives."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lewm' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,561 @@
+"""The command line: `lewm collect | train | eval | plan | info | report | demo`.
+
+Progress and errors go to standard error, results to standard output. Commands import what they need when they run: torch
+takes seconds to load, and a machine that only shows a help text need not have it.
+"""
+
+import ctypes
+import dataclasses
+import difflib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, Positional, Suppress
+
+from lewm.config import ActionConfig, Config, DataConfig, EvalConfig, PlanConfig, preset
+
+Row = tuple[str, str, str]
+"""A measure, this run's number, and what a trivial rival gets."""
+
+Form = TypeVar("Form")
+Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+RunFolder = Annotated[Path | None, tyro.conf.arg(metavar="RUN")]
+Json = FlagCreatePairsOff[bool]
+
+# The demo: what it costs and how well it works is decided here, and by the preset.
+DEMO_TASK = "two-room"
+DEMO_PRESET = "tiny"
+DEMO_EPISODES = 400
+DEMO_EPISODE_LENGTH = 100
+DEMO_EVAL = EvalConfig(episodes=100, split_episodes=50)
+DEMO_VIDEO_EPISODES = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Data(DataConfig):
+    path: Suppress[str] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Settings(Config):
+    """The settings that a user may give: a `Config` that is not validated before it is complete."""
+
+    preset: str = "tiny"
+    """Preset that gives every setting not named here: tiny, base, paper or literal."""
+    action: Suppress[ActionConfig] = field(default_factory=ActionConfig)
+    data: _Data = field(default_factory=_Data)
+
+    def __post_init__(self) -> None:
+        """Leave validation to `config`, so that a bad value is an error of its own and not of the parser."""
+
+    @classmethod
+    def of(cls, config: Config) -> "_Settings":
+        """Take over the settings of a configuration."""
+        parts = {f.name: getattr(config, f.name) for f in dataclasses.fields(Config)}
+        return cls(**parts | {"data": _Data(**dataclasses.asdict(config.data))})
+
+    def config(self) -> Config:
+        """Return the configuration, validated."""
+        parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(Config)}
+        return Config(**parts | {"data": DataConfig(**dataclasses.asdict(self.data))})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collect:
+    """Collect episodes of a task into a store, in parallel; goes on after the episodes that the store already has."""
+
+    task: Positional[str]
+    """two-room, two-room-discrete or push-t."""
+    episodes: int
+    """Episodes that the store has in the end."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder of the store."""
+    image_size: int = 64
+    """Height and width of a frame in pixels."""
+    episode_length: int = 100
+    """Frames of an episode."""
+    seed: int = 0
+    """Seed of everything that is drawn."""
+    workers: int | None = None
+    """Processes; by default one a core."""
+    json: Json = False
+    """Print one line of JSON and nothing else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a world model on a store (--data, --out), or go on with a run that was stopped (--resume).
+
+    Every setting below can be given by name; the others come from the preset.
+    """
+
+    data: Folder = None
+    """Store to train on."""
+    out: Folder = None
+    """New run folder."""
+    resume: RunFolder = None
+    """Run folder to go on with, by the settings that it was started with."""
+    json: Json = False
+    """Print one line of JSON and nothing else."""
+    settings: Annotated[_Settings, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval:
+    """Measure a run on held-out episodes: writes eval.json and report.html into it. Settings are the run's own where none is given."""
+
+    run: Annotated[Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """Run folder."""
+    data: Folder = None
+    """Another store than the one that the run was trained on."""
+    json: Json = False
+    """Print the content of eval.json as one line and nothing else."""
+    seed: int = 0
+    """Seed of all draws, and of planning."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute."""
+    plan: PlanConfig
+    eval: EvalConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Plan in closed loop from held-out starts, beside a random policy. Settings are the run's own where none is given."""
+
+    run: Annotated[Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """Run folder."""
+    planner: Literal["cem", "mppi"] | None = None
+    """Short for --plan.planner."""
+    episodes: int | None = None
+    """Short for --eval.episodes."""
+    video: Annotated[Path | None, tyro.conf.arg(metavar="FILE.mp4")] = None
+    """Write a video of some episodes."""
+    data: Folder = None
+    """Another store than the one that the run was trained on."""
+    json: Json = False
+    """Print the `planning` object of eval.json as one line and nothing else."""
+    seed: int = 0
+    """Seed of all draws, and of planning."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute."""
+    plan: PlanConfig
+    eval: EvalConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """Show sizes and parameter counts of a run, or of a preset with the settings given."""
+
+    run: Annotated[Positional[Path | None], tyro.conf.arg(metavar="[RUN]")] = None
+    """Run folder; without one, the preset is shown."""
+    json: Json = False
+    """Print one line of JSON and nothing else."""
+    settings: Annotated[_Settings, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Write report.html into a run folder from what is there: curves, and everything that `lewm eval` has measured."""
+
+    run: Annotated[Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """Run folder."""
+    json: Json = False
+    """Print one line of JSON and nothing else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """Do the main job from nothing on Two-Room: collect, train, evaluate, plan, report. Goes on where it was stopped."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/demo")
+    """Run folder, which gets the store as well."""
+    seed: int = 0
+    """Seed of everything that is drawn."""
+    json: Json = False
+    """Print the content of eval.json as one line and nothing else."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit status: 0, 1 for an error of the user's or the machine's, 2 for wrong usage."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in _COMMANDS:
+        near = difflib.get_close_matches(name, _COMMANDS, 1, 0.0)[0]
+        return _fail(f"{name}: is not a command of {', '.join(_COMMANDS)}; did you mean lewm {near}?", status=2)
+    _prepare_process()
+    try:
+        _COMMANDS[name][1](rest)
+    except ModuleNotFoundError as error:
+        extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        return _fail(f'{error.name} is not installed; pip install "lewm[{extra}]"')
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+    except ValueError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _fail(message: str, *, status: int = 1) -> int:
+    print("error:", " ".join(message.split()), file=sys.stderr)
+    return status
+
+
+def _overview() -> str:
+    lines = (f"  {name:<9}{summary}" for name, (summary, _) in _COMMANDS.items())
+    return "\n".join(
+        ("usage: lewm COMMAND [OPTIONS]", "", *lines, "", "`lewm COMMAND --help` lists the options of a command.")
+    )
+
+
+def _prepare_process() -> None:
+    """Set what must be set before torch, OpenMP or SDL are loaded. What the user has set stays."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads starve a small machine
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # Push-T draws without a screen
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        # glibc gives large blocks back to the system at once, and every step pays for fetching them anew:
+        # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+        libc.mallopt(-3, 32 * 2**20)
+        libc.mallopt(-1, 512 * 2**20)
+
+
+def _parse(name: str, form: type[Form], argv: Sequence[str], default: Form | None = None) -> Form:
+    given = {} if default is None else {"default": default}
+    return tyro.cli(form, prog=f"lewm {name}", args=argv, **given)
+
+
+def _parse_settings(name: str, form: type[Form], argv: Sequence[str], make: Callable[[Config], Form]) -> Form:
+    """Parse options that include settings: first for the preset alone, then with that preset's values as defaults."""
+    without_help = [argument for argument in argv if argument not in ("-h", "--help")]
+    first = _parse(name, form, without_help, make(preset("tiny")))
+    return _parse(name, form, argv, make(preset(first.settings.preset)))  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _parse_of_run(name: str, form: type[Form], argv: Sequence[str]) -> tuple[Form, Config]:
+    """Parse options of a trained run: first for the run alone, then with its settings as defaults."""
+
+    def default(config: Config) -> Form:
+        own = {key: getattr(config, key) for key in ("seed", "device", "plan", "eval")}
+        return form(run=tyro.MISSING, **own)
+
+    run = _parse(name, form, argv, default(preset("tiny"))).run  # pyright: ignore[reportAttributeAccessIssue]
+    from lewm.train.checkpoint import load_config
+
+    config = load_config(run)
+    return _parse(name, form, argv, default(config)), config
+
+
+def _show(as_json: bool, result: Mapping[str, Any], show: Callable[[], None]) -> None:
+    """Print a result, by one of several data-parallel processes."""
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if as_json:
+        print(json.dumps(result))
+    else:
+        show()
+
+
+def _print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*heads, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _collect(argv: list[str]) -> None:
+    args = _parse("collect", Collect, argv)
+    from lewm.envs import collect
+
+    try:
+        store = collect(
+            args.task,
+            args.out,
+            episodes=args.episodes,
+            image_size=args.image_size,
+            episode_length=args.episode_length,
+            seed=args.seed,
+            workers=args.workers,
+        )
+    except RuntimeError as error:  # a worker failed; the message says what is left to do
+        raise ValueError(str(error)) from error
+    summary = {
+        "store": str(args.out),
+        "task": args.task,
+        "episodes": store.num_episodes,
+        "frames": store.num_frames,
+        "image_size": store.meta.image_size,
+    }
+    _show(args.json, summary, lambda: print(f"{args.out}: {store.num_episodes} episodes, {store.num_frames} frames"))
+
+
+def _train(argv: list[str]) -> None:
+    args = _parse_settings("train", Train, argv, lambda config: Train(settings=_Settings.of(config)))
+    if args.resume is not None:
+        if args != Train(resume=args.resume, json=args.json, settings=_Settings.of(preset("tiny"))):
+            raise ValueError(
+                f"resume={args.resume}: goes on with the settings and the store that the run was started with; leave "
+                "the other options out"
+            )
+        run, config = args.resume, None
+    elif args.data is None or args.out is None:
+        raise ValueError("train: which store and which new run? give --data DIR --out DIR, or --resume RUN")
+    else:
+        run, config = args.out, args.settings.config()
+    _train_run(config, args.data, run)
+    summary = {"run": str(run)} | _last_metrics(run)
+    _show(args.json, summary, lambda: print(f"{run}: {summary['step']} steps, loss {summary['loss']:.4f}"))
+
+
+def _train_run(config: Config | None, data: Path | None, run: Path) -> None:
+    """Train a new run, or go on with one when there is no configuration; under `torchrun`, with the other processes."""
+    from lewm.device import resolve_device
+    from lewm.distributed import process_group
+    from lewm.train import NonFiniteLossError, resume, train
+    from lewm.train.checkpoint import load_config
+
+    with process_group(resolve_device((config or load_config(run)).device)):
+        try:
+            if config is None or data is None:
+                resume(run)
+            else:
+                train(config, data, run)
+        except NonFiniteLossError as error:
+            raise ValueError(str(error)) from error
+
+
+def _last_metrics(run: Path) -> dict[str, Any]:
+    """Return the loss and its parts at the last step."""
+    from lewm.train.checkpoint import METRICS
+
+    row = json.loads((run / METRICS).read_text(encoding="utf-8").splitlines()[-1])
+    return {name: row[name] for name in ("step", "loss", "loss_pred", "loss_reg")}
+
+
+def _eval(argv: list[str]) -> None:
+    args, config = _parse_of_run("eval", Eval, argv)
+    config = dataclasses.replace(config, seed=args.seed, plan=args.plan, eval=args.eval)
+    from lewm.evaluate import evaluate_run, figures  # noqa: F401  without matplotlib, fail before the long part
+    from lewm.evaluate.report import write_report
+
+    results = evaluate_run(args.run, data=args.data, device=args.device, config=config)
+    report = write_report(args.run)
+
+    def show() -> None:
+        _print_table(f"{args.run} on held-out episodes", _HEADS, number_rows(results))
+        print(f"{args.run / 'eval.json'}, {report}\n{results['verdict']}")
+
+    _show(args.json, results, show)
+
+
+def _plan(argv: list[str]) -> None:
+    args, config = _parse_of_run("plan", Plan, argv)
+    plan = args.plan if args.planner is None else dataclasses.replace(args.plan, planner=args.planner)
+    evaluation = args.eval if args.episodes is None else dataclasses.replace(args.eval, episodes=args.episodes)
+    config = dataclasses.replace(config, seed=args.seed, plan=plan, eval=evaluation)
+    from lewm.evaluate import plan_run
+
+    planning = plan_run(args.run, data=args.data, device=args.device, config=config, video=args.video)
+
+    def show() -> None:
+        rows = [*_planning_rows(planning), ("Seconds a plan", f"{planning['seconds_per_plan']:.4f}", "")]
+        _print_table(f"{args.run} in closed loop", _HEADS, rows)
+        if args.video is not None:
+            print(args.video)
+
+    _show(args.json, planning, show)
+
+
+def _info(argv: list[str]) -> None:
+    args = _parse_settings("info", Info, argv, lambda config: Info(settings=_Settings.of(config)))
+    if args.run is None:
+        title, config = f"preset {args.settings.preset}", args.settings.config()
+    else:
+        from lewm.train.checkpoint import load_config
+
+        if args.settings != _Settings.of(preset("tiny")):
+            raise ValueError(f"run={args.run}: has settings of its own; leave the other options out, or the run")
+        title, config = str(args.run), load_config(args.run)
+    info = describe(config)
+
+    def show() -> None:
+        notes = {"total": " (encoder, predictor, action)", "target_encoder": " (EMA copy)", "steps_to_go": " (planning)"}
+        order = ("encoder", "predictor", "action", "total", "target_encoder", "steps_to_go")
+        counts = [(f"{name}{notes.get(name, '')}", f"{info['parameters'][name]:,}") for name in order]
+        _print_table(f"{title}: parameters", ("part", "number"), counts)
+        sizes = [(name.replace("_", " "), str(value)) for name, value in info.items() if name != "parameters"]
+        _print_table(f"{title}: sizes", ("size", "value"), sizes)
+
+    _show(args.json, info, show)
+
+
+def describe(config: Config) -> dict[str, Any]:
+    """Return parameter counts and sizes of a configuration, as `lewm info` shows them.
+
+    The total is of the trained online parts: encoder, predictor and action embedding. The target encoder is a copy that
+    no gradient reaches, and the steps-to-go head is fitted afterwards; both are counted apart.
+    """
+    import torch
+
+    from lewm.model import WorldModel
+
+    with torch.device("meta"):  # shapes without numbers
+        model = WorldModel(config)
+    parts = {
+        "encoder": model.encoder,
+        "predictor": model.predictor,
+        "action": model.action_embed,
+        "target_encoder": model.target_encoder,
+        "steps_to_go": model.steps_to_go,
+    }
+    counts = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    total = sum(counts[name] for name in ("encoder", "predictor", "action"))
+    m = config.model
+    return {
+        "parameters": counts | {"total": total},
+        "preset": config.preset,
+        "image_size": m.image_size,
+        "pixels_a_token": m.effective_patch,
+        "tokens": m.num_tokens,
+        "width": m.width,
+        "predictor_width": m.predictor_width,
+        "history": m.history,
+        "frame_skip": config.data.frame_skip,
+        "action": f"{config.action.kind} {config.action.size}",
+        "model_action_size": config.model_action_size,
+    }
+
+
+def _report(argv: list[str]) -> None:
+    args = _parse("report", Report, argv)
+    from lewm.evaluate.report import write_report
+
+    report = write_report(args.run)
+    _show(args.json, {"report": str(report)}, lambda: print(report))
+
+
+def _demo(argv: list[str]) -> None:
+    args = _parse("demo", Demo, argv)
+    from lewm.envs import collect
+    from lewm.evaluate import evaluate_run, figures, plan_run, video  # noqa: F401  without an extra, fail early
+    from lewm.evaluate.report import NAME, write_report
+    from lewm.train.checkpoint import CONFIG, load_config
+
+    run, store = args.out, args.out / "store"
+    config = dataclasses.replace(preset(DEMO_PRESET), seed=args.seed, eval=DEMO_EVAL)
+    if (run / CONFIG).is_file():
+        old = load_config(run)
+        if dataclasses.replace(old, action=config.action, data=dataclasses.replace(old.data, path="")) != config:
+            raise ValueError(
+                f"out={run}: holds a run with other settings (seed {old.seed}, preset {old.preset}); remove the folder "
+                "or give another --out"
+            )
+    if (run / NAME).is_file():
+        results = json.loads((run / "eval.json").read_text(encoding="utf-8"))
+        _announce(f"{run} holds a finished demo, shown again here; remove the folder to run it anew")
+    else:
+        _announce(f"1 of 5: collect {DEMO_EPISODES} episodes of {DEMO_TASK} into {store}")
+        image_size = config.model.image_size
+        collect(
+            DEMO_TASK,
+            store,
+            episodes=DEMO_EPISODES,
+            image_size=image_size,
+            episode_length=DEMO_EPISODE_LENGTH,
+            seed=args.seed,
+        )
+        steps, extra = config.train.steps, config.train.cost_steps
+        _announce(f"2 of 5: train preset {DEMO_PRESET}, {steps} steps, then the planning cost, {extra} steps")
+        _train_run(None if (run / CONFIG).is_file() else config, store, run)
+        usual = EvalConfig().episodes
+        _announce(f"3 of 5: evaluate on held-out episodes, {DEMO_EVAL.episodes} in closed loop ({usual} by default)")
+        results = evaluate_run(run)
+        _announce(f"4 of 5: plan {DEMO_VIDEO_EPISODES} episodes for the video")
+        few = dataclasses.replace(config.eval, episodes=DEMO_VIDEO_EPISODES)
+        plan_run(run, config=dataclasses.replace(config, eval=few), video=run / "plan.mp4")
+        _announce("5 of 5: report")
+        write_report(run)
+
+    def show() -> None:
+        _print_table("Two-Room, held-out episodes", _HEADS, number_rows(results))
+        print(f"{run / NAME}, {run / 'plan.mp4'}\n{results['verdict']}")
+
+    _show(args.json, results, show)
+
+
+def _announce(stage: str) -> None:
+    print(stage, file=sys.stderr, flush=True)
+
+
+_HEADS = ("measure", "this run", "trivial rival")
+
+
+def number_rows(results: Mapping[str, Any]) -> list[Row]:
+    """Return the main numbers of an evaluation, each beside its trivial rival; what was not measured is left out."""
+    prediction, spectrum, probe, cost = (results[key] for key in ("prediction", "spectrum", "probe", "cost"))
+    rows: list[Row] = []
+    for k, steps in enumerate(prediction["horizon"]):
+        rows.append((f"Error ratio, {_steps(steps)}", _number(prediction["error_ratio"][k]), "1.00 (copy or mean)"))
+    for k, steps in enumerate(prediction["horizon"]):
+        ours, copying = (_number(prediction[name][k]) for name in ("centred_cosine", "copy_centred_cosine"))
+        rows.append((f"Centred cosine, {_steps(steps)}", ours, f"{copying} (copy)"))
+    rows.append(("Effective rank", _number(spectrum["effective_rank"]), "1.00 (collapse)"))
+    rows.append(("Content share of the variance", _number(spectrum["content_share"]), "0.00 (position only)"))
+    if probe is not None:
+        rows.append(("State R², linear probe", _number(probe["r2"]), f"{_number(probe['random_r2'])} (random encoder)"))
+    rows.append(("Rank correlation of the cost", _number(cost["rank_correlation"]), "0.00 (no order)"))
+    if results["planning"] is not None:
+        rows += _planning_rows(results["planning"])
+        for name in ("planner_alone", "cost_alone"):
+            rate = _rate(cost[f"{name}_success"], cost[f"{name}_ci95"])
+            rows.append((f"{name.replace('_', ' ').capitalize()}, {cost['split_episodes']} episodes", rate, ""))
+    return rows
+
+
+def _planning_rows(planning: Mapping[str, Any]) -> list[Row]:
+    ours = _rate(planning["success_rate"], planning["ci95"])
+    chance = _rate(planning["random_success_rate"], planning["random_ci95"])
+    return [(f"{planning['planner'].upper()} success, {planning['episodes']} episodes", ours, f"{chance} (random)")]
+
+
+def _steps(count: int) -> str:
+    return f"{count} step{'' if count == 1 else 's'} ahead"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def _rate(rate: float, interval: Sequence[float]) -> str:
+    return f"{rate:.0%} ({interval[0]:.0%} to {interval[1]:.0%})"
+
+
+_COMMANDS: dict[str, tuple[str, Callable[[list[str]], None]]] = {
+    "collect": ("episodes of a task into a store", _collect),
+    "train": ("a world model on a store; resumes", _train),
+    "eval": ("everything that can be measured, beside trivial rivals; writes eval.json and report.html", _eval),
+    "plan": ("in closed loop with CEM or MPPI, beside a random policy", _plan),
+    "info": ("sizes and parameter counts of a run or a preset", _info),
+    "report": ("report.html of a run folder", _report),
+    "demo": ("all of it on Two-Room, from nothing", _demo),
+}
+# Modules that are not in the base install, and the extra that brings them.
+_EXTRA_OF = {
+    **dict.fromkeys(("torch", "pyarrow", "tensorboard", "rich"), "train"),
+    **dict.fromkeys(("gymnasium", "gym_pusht", "pymunk", "pygame"), "env"),
+    **dict.fromkeys(("matplotlib", "PIL", "imageio", "av"), "report"),
+}

@@ -1,0 +1,189 @@
+"""Settings: what is refused and with which words, the article's own numbers, and the JSON round trip."""
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+from tiny import TINY, override
+
+from lewm.config import PRESETS, Config, from_json, preset, to_json
+
+
+def changed(settings: dict[str, Any]) -> Config:
+    return override(TINY, settings)
+
+
+BAD = [
+    ({"model.image_size": 130, "model.patch_size": 4}, "model.image_size=130: must be divisible by 16 (stem stride 4 x "),
+    ({"model.image_size": 0}, "model.image_size=0: must be divisible by 8"),
+    ({"model.patch_size": 0}, "model.patch_size=0: must be at least 1"),
+    ({"model.width": 18}, "model.width=18: must be divisible by 4 (2-D positions) and by its 2 heads; use 16"),
+    ({"model.predictor_width": 16}, "model.predictor_width=16: must be divisible by 4 (2-D positions) and by its 3"),
+    ({"model.num_heads": 0}, "model.num_heads=0: must be at least 1"),
+    ({"model.stem_channels": (0, 8)}, "model.stem_channels=(0, 8): must be at least 1"),
+    ({"model.depth": 0}, "model.depth=0: must be at least 1"),
+    ({"model.history": 5}, "model.history=5: must be 1 to 4 frames"),
+    ({"model.history": 4, "train.rollout_steps": 5}, "train.rollout_steps=5: with model.history=4 a clip has 9 frames"),
+    ({"train.rollout_steps": 0}, "train.rollout_steps=0: must be at least 1"),
+    ({"action.size": 0}, "action.size=0: must be at least 1"),
+    ({"data.frame_skip": 0}, "data.frame_skip=0: must be at least 1"),
+    ({"data.held_out": 1.0}, "data.held_out=1.0: must be between 0 and 1"),
+    ({"data.split_seed": -1}, "data.split_seed=-1: must not be negative"),
+    ({"seed": -1}, "seed=-1: must not be negative"),
+    ({"mask.scale": (0.3, 0.2)}, "mask.scale=(0.3, 0.2): must be a positive range"),
+    ({"mask.scale": (0.3, 1.2)}, "mask.scale=(0.3, 1.2): must not exceed 1"),
+    ({"mask.aspect": (0.0, 1.0)}, "mask.aspect=(0.0, 1.0): must be a positive range"),
+    ({"mask.num_blocks": 0}, "mask.num_blocks=0: must be at least 1"),
+    ({"mask.context_ratio": 0.0}, "mask.context_ratio=0.0: must be in (0, 1]"),
+    ({"mask.context_ratio": 1.0, "mask.targets": "blocks"}, "mask.targets=blocks: no position is outside the context"),
+    ({"mask.full_context_prob": 1.5}, "mask.full_context_prob=1.5: must be between 0 and 1"),
+    ({"loss.beta": 0.0}, "loss.beta=0.0: must be positive"),
+    ({"loss.weight": -0.1}, "loss.weight=-0.1: must not be negative"),
+    ({"loss.weight": float("nan")}, "loss.weight=nan: must not be negative"),
+    ({"train.steps": 0}, "train.steps=0: must be at least 1"),
+    ({"train.batch_size": 1}, "train.batch_size=1: must be at least 2"),
+    ({"train.learning_rate": 0.0}, "train.learning_rate=0.0: must be positive"),
+    ({"train.final_learning_rate": -1e-3}, "train.final_learning_rate=-0.001: must not be negative"),
+    ({"train.weight_decay": -1.0}, "train.weight_decay=-1.0: must not be negative"),
+    ({"train.warmup": 1.0}, "train.warmup=1.0: must be a share of the run"),
+    ({"train.betas": (0.9, 1.0)}, "train.betas=(0.9, 1.0): must be in [0, 1)"),
+    ({"train.eps": 0.0}, "train.eps=0.0: must be positive"),
+    ({"train.clip_norm": 0.0}, "train.clip_norm=0.0: must be positive"),
+    ({"train.ema_start": 1.1}, "train.ema_start=1.1: must be between 0 and 1"),
+    ({"train.checkpoint_every": 0}, "train.checkpoint_every=0: must be at least 1"),
+    ({"train.cost_steps": -1}, "train.cost_steps=-1: must not be negative"),
+    ({"train.cost_steps": 0, "plan.cost": "steps_to_go"}, "train.cost_steps=0: plan.cost=steps_to_go needs its head"),
+    ({"plan.elites": 9, "plan.candidates": 8}, "plan.elites=9: must not exceed 8 candidates"),
+    ({"plan.execute": 4}, "plan.execute=4: must not exceed horizon 3"),
+    ({"plan.temperature": 0.0}, "plan.temperature=0.0: must be positive"),
+    ({"eval.episodes": 0}, "eval.episodes=0: must be at least 1"),
+    ({"eval.horizons": (2, 4)}, "eval.horizons=(2, 4): must increase, starting with 1"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), BAD, ids=lambda case: ",".join(case) if isinstance(case, dict) else "")
+def test_refuses_in_one_line_with_a_remedy(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=".") as error:
+        changed(settings)
+    text = str(error.value)
+    assert text.startswith(message)
+    assert "; use " in text or "; give " in text
+    assert "\n" not in text
+
+
+def test_remedies_of_sizes_are_accepted() -> None:
+    with pytest.raises(ValueError, match=r"use 128 or 144$"):
+        changed({"model.image_size": 130, "model.patch_size": 4})
+    for size in (128, 144):
+        assert changed({"model.image_size": size, "model.patch_size": 4}).model.grid == size // 16
+    with pytest.raises(ValueError, match="use 8$"):
+        changed({"model.image_size": 5})
+    assert changed({"model.image_size": 8}).model.num_tokens == 1
+
+
+def test_tokens_follow_the_image_size() -> None:
+    for size, tokens in ((128, 64), (224, 196)):
+        model = dataclasses.replace(TINY.model, image_size=size, patch_size=4)
+        assert (model.effective_patch, model.num_tokens) == (16, tokens)
+
+
+def test_model_action_size() -> None:
+    assert changed({"data.frame_skip": 3}).model_action_size == 6
+    assert changed({"data.frame_skip": 3, "action.kind": "discrete", "action.size": 9}).model_action_size == 3
+
+
+def test_literal_is_the_article() -> None:
+    """Section 5's table, with decision on the patch: 16 pixels."""
+    c = preset("literal")
+    m, k, t = c.model, c.mask, c.train
+    assert (m.image_size, m.stem, m.effective_patch, m.num_tokens) == (128, "conv", 16, 64)
+    assert (m.depth, m.num_heads, m.width, m.mlp_ratio) == (6, 6, 384, 4)
+    assert (m.predictor_depth, m.predictor_heads, m.predictor_width) == (4, 4, 192)
+    assert (m.action_conditioning, m.history, t.rollout_steps) == ("add", 1, 1)
+    assert (t.betas, t.eps, t.learning_rate, t.final_learning_rate) == ((0.9, 0.999), 1e-8, 1.5e-3, 1e-5)
+    assert (t.weight_decay, t.batch_size, t.clip_norm, t.precision) == (0.05, 256, 1.0, "bfloat16")
+    assert (t.ema_start, t.ema_end, t.warmup) == (0.996, 1.0, 40 / 300)
+    assert (c.loss.regulariser, c.loss.weight, c.loss.beta) == ("spectral", 0.1, 1.0)
+    assert (c.loss.apply_to, c.loss.centre) == ("tokens", "batch")
+    assert (k.num_blocks, k.scale, k.aspect, k.targets) == (4, (0.15, 0.2), (0.75, 1.5), "all")
+    assert (k.context_ratio, k.full_context_prob) == (0.25, 0.0)
+    assert (c.plan.candidates, c.plan.horizon, c.plan.iterations) == (64, 8, 3)
+
+
+def test_paper_has_the_article_sizes() -> None:
+    paper, literal = preset("paper").model, preset("literal").model
+    for name in ("image_size", "stem", "stem_channels", "width", "depth", "num_heads", "predictor_width"):
+        assert getattr(paper, name) == getattr(literal, name)
+
+
+def test_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(ValueError, match=r"^preset=papr: must be one of .*; did you mean paper\?$"):
+        preset("papr")
+    with pytest.raises(ValueError, match="did you mean"):
+        preset("")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_json_round_trip(name: str) -> None:
+    config = preset(name)
+    assert config.preset == name
+    assert from_json(to_json(config), "config.json") == config
+
+
+def test_json_round_trip_of_other_values() -> None:
+    config = changed({"mask.context_ratio": None, "train.compile": True, "eval.horizons": (1, 3), "data.path": "é"})
+    assert from_json(to_json(config), "config.json") == config
+
+
+def edited(path: str, value: Any) -> str:
+    raw = json.loads(to_json(TINY))
+    *groups, name = path.split(".")
+    part = raw
+    for group in groups:
+        part = part[group]
+    if value is ...:
+        del part[name]
+    else:
+        part[name] = value
+    return json.dumps(raw)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("model.width", ..., "f: model.width: is missing; restore the file or train again"),
+        ("model", ..., "f: model: is missing; restore the file or train again"),
+        ("model.widht", 8, "f: model.widht: is not a setting; did you mean model.width?"),
+        ("optimiser", {}, "f: optimiser: is not a setting; did you mean"),
+        ("model.width", "16", "f: model.width='16': must be int; restore the file"),
+        ("model.width", True, "f: model.width=True: must be int"),
+        ("model.width", 16.0, "f: model.width=16.0: must be int"),
+        ("train.eps", "small", "f: train.eps='small': must be float"),
+        ("train.compile", 1, "f: train.compile=1: must be bool"),
+        ("model.stem", "mlp", "f: model.stem='mlp': must be typing.Literal['conv', 'linear']"),
+        ("mask.scale", [0.1], "f: mask.scale=(0.1,): must be tuple[float, float]"),
+        ("mask.scale", 0.1, "f: mask.scale=0.1: must be tuple[float, float]"),
+        ("mask.context_ratio", "all", "f: mask.context_ratio='all': must be float | None"),
+        ("eval.horizons", [1, "2"], "f: eval.horizons=(1, '2'): must be tuple[int, ...]"),
+        ("model", 3, "f: model=3: must be an object"),
+        ("model.image_size", 33, "f: model.image_size=33: must be divisible by 8"),
+        ("schema_version", 0, "f: schema_version=0: must be 1; train again"),
+    ],
+)
+def test_refuses_bad_json(path: str, value: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=".") as error:
+        from_json(edited(path, value), "f")
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1, 2]", "null"])
+def test_refuses_what_is_no_configuration(text: str) -> None:
+    with pytest.raises(ValueError, match=r"^f: (not JSON|schema_version=None)"):
+        from_json(text, "f")
+
+
+def test_an_integer_may_stand_for_a_real_number() -> None:
+    eps = from_json(edited("train.eps", 1), "f").train.eps
+    assert (eps, type(eps)) == (1.0, float)

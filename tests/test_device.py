@@ -1,0 +1,20 @@
+"""The device of a setting."""
+
+import pytest
+import torch
+
+from lewm.device import resolve_device
+
+
+def test_auto_prefers_what_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cuda, mps, expected in ((True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+        assert resolve_device("auto").type == expected
+        assert resolve_device("cpu").type == "cpu"
+
+
+def test_refuses_what_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"^device=cuda: this machine or this PyTorch build has none; use cpu or auto$"):
+        resolve_device("cuda")

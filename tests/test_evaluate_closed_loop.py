@@ -1,0 +1,252 @@
+"""Closed loop on a line: intervals, starts, the loop's bookkeeping, and each of its policies."""
+
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from lewm.config import ActionConfig, Config, DataConfig, ModelConfig, PlanConfig
+from lewm.data import Store, StoreMeta, StoreWriter
+from lewm.envs.task import Behaviour, Task
+from lewm.evaluate.closed_loop import (
+    ModelPolicy,
+    Starts,
+    cost_alone,
+    make_starts,
+    planner_alone,
+    random_policy,
+    run_closed_loop,
+    wilson_interval,
+)
+from lewm.plan import action_space
+
+SIZE, SPEED, SKIP, BUDGET = 16, 0.1, 2, 12
+
+
+class Line(Task):
+    """Move a point along a line; every pixel's brightness is its place."""
+
+    name: ClassVar[str] = "line"
+    state_names: ClassVar[tuple[str, ...]] = ("x",)
+    action_kind: ClassVar[Literal["continuous", "discrete"]] = "continuous"
+    action_size: ClassVar[int] = 1
+
+    @property
+    def state(self) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+    def set_state(self, state: ArrayLike) -> None:
+        raise NotImplementedError
+
+    def success(self, state: ArrayLike, goal: ArrayLike) -> NDArray[np.bool_]:
+        return self.distance(state, goal) < 0.051
+
+    def distance(self, state: ArrayLike, goal: ArrayLike) -> NDArray[np.float64]:
+        return np.abs(np.asarray(state, dtype=np.float64) - np.asarray(goal, dtype=np.float64))[..., 0]
+
+    def moves(self, actions: ArrayLike) -> NDArray[np.float32]:
+        return np.clip(np.asarray(actions, dtype=np.float32), -1.0, 1.0)
+
+    def simulate(self, states: ArrayLike, actions: ArrayLike) -> NDArray[np.float32]:
+        way = np.asarray(states)[:, None] + SPEED * self.moves(actions).cumsum(1)
+        return np.clip(way, 0.0, 1.0).astype(np.float32)
+
+    def render_states(self, states: ArrayLike) -> NDArray[np.uint8]:
+        grey = np.rint(255.0 * np.asarray(states)).astype(np.uint8)[:, :, None, None]
+        return np.broadcast_to(grey, (len(grey), SIZE, SIZE, 3))
+
+    def behaviour(self, seed: int) -> Behaviour:
+        raise NotImplementedError
+
+    def _draw_initial_state(self, rng: np.random.Generator) -> NDArray[np.float32]:
+        raise NotImplementedError
+
+
+class DiscreteLine(Line):
+    """The same with three actions: left, stay and right."""
+
+    action_kind: ClassVar[Literal["continuous", "discrete"]] = "discrete"
+    action_size: ClassVar[int] = 3
+
+    def moves(self, actions: ArrayLike) -> NDArray[np.float32]:
+        return (np.asarray(actions)[..., None] - 1).astype(np.float32)
+
+
+class Model:
+    """Know the line: one token, which holds the place; its rollout errs by a factor, its cost by a sign."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, gain: float = 1.0, sign: float = 1.0) -> None:
+        self.gain, self.sign = gain, sign
+
+    def encode(self, frames: Tensor, /) -> Tensor:
+        return frames[:, 0, 0, :1].float()[:, None] / 255.0  # (B, 1, 1)
+
+    def steps_to_go(self, tokens: Tensor, goal: Tensor, /) -> Tensor:
+        return self.sign * (tokens - goal).abs().mean((-2, -1))
+
+    def rollout(self, tokens: Tensor, actions: Tensor, /) -> Tensor:
+        past = tokens.shape[1] - 1
+        moves = actions[:, past:] if actions.is_floating_point() else (actions[:, past:] - 1).float()
+        way = tokens[:, -1, 0] + self.gain * SPEED * moves.sum(-1).cumsum(1)  # (B, H)
+        return way.clamp(0, 1)[..., None, None]
+
+
+def make_starts_on_line(task: Task, count: int = 8) -> Starts:
+    state = np.linspace(0.1, 0.3, count, dtype=np.float32)[:, None]
+    goal = state + 0.6
+    return Starts(np.arange(count), state, goal, task.render_states(goal))
+
+
+def make_config(task: Task, **plan: Any) -> Config:
+    kind, size = task.action_kind, task.action_size
+    return Config(
+        action=ActionConfig(kind=kind, size=size),
+        data=DataConfig(frame_skip=SKIP),
+        model=ModelConfig(image_size=SIZE, history=plan.pop("history", 1)),
+        plan=PlanConfig(**{"horizon": 4, "candidates": 64, "elites": 8, "iterations": 2, "over": "sum"} | plan),
+    )
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    # Wilson's interval from the literature: 8 of 10, and the limits at 0 and n
+    [(8, 10, 0.4902, 0.9433), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (50, 100, 0.4038, 0.5962)],
+)
+def test_wilson_interval(successes: int, trials: int, low: float, high: float) -> None:
+    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_wilson_interval_of_another_confidence() -> None:
+    narrow, wide = wilson_interval(8, 10, confidence=0.5), wilson_interval(8, 10)
+    assert wide[0] < narrow[0] < 0.8 < narrow[1] < wide[1]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    meta = StoreMeta(task="line", image_size=2, action_kind="continuous", action_size=1, state_names=("x",))
+    with StoreWriter(tmp_path / "store", meta) as writer:
+        for number, length in enumerate((20, 6, 9, 30)):
+            states = (100 * number + np.arange(length))[:, None].astype(np.float32)
+            frames = np.broadcast_to(states[:, :, None, None].astype(np.uint8), (length, 2, 2, 3))
+            writer.append(np.ascontiguousarray(frames), np.zeros((length, 1), np.float32), states)
+    return Store(tmp_path / "store")
+
+
+def test_goals_lie_ahead_on_the_same_trajectory(store: Store) -> None:
+    starts = make_starts(store, np.array([1, 2, 3]), count=7, goal_offset=6, seed=0)
+    np.testing.assert_array_equal(starts.goal_state, starts.state + 6)
+    assert store.states is not None
+    np.testing.assert_array_equal(starts.state, store.states[starts.index])
+    np.testing.assert_array_equal(starts.goal_frame[:, 0, 0, 0], (starts.goal_state[:, 0]).astype(np.uint8))
+    episodes = (starts.state[:, 0] // 100).astype(int).tolist()
+    assert 1 not in episodes  # too short
+    assert sorted(episodes) == [2, 2, 2, 3, 3, 3, 3]  # spread evenly: episode 2 has three starts in all
+    assert sorted(episodes[:2]) == [2, 3]
+    assert len(set(starts.index.tolist())) == 7
+    assert len(make_starts(store, np.array([2]), count=50, goal_offset=6, seed=0).index) == 3
+    np.testing.assert_array_equal(starts.first(2).state, starts.state[:2])
+
+
+def test_goal_beyond_every_episode_is_an_error(store: Store) -> None:
+    with pytest.raises(ValueError, match=r"eval\.goal_offset=9: .*at most 9 frames; use at most 8"):
+        make_starts(store, np.array([1, 2]), count=3, goal_offset=9, seed=0)
+
+
+def test_loop_counts_environment_steps() -> None:
+    task, seen = Line(SIZE), []
+    starts = Starts(
+        np.arange(3),
+        np.array([[0.0], [0.0], [0.0]], dtype=np.float32),
+        np.array([[0.3], [0.0], [0.9]], dtype=np.float32),
+        np.zeros((3, SIZE, SIZE, 3), np.uint8),
+    )
+
+    def right(states: NDArray[np.float32]) -> NDArray:
+        seen.append(states)
+        return np.ones((len(states), 4, 1), dtype=np.float32)  # two model steps of two environment steps
+
+    ticks = []
+    loop = run_closed_loop(task, starts, right, budget=6, frame_skip=SKIP, tick=lambda: ticks.append(1))
+    # reached in the middle of a model step; left at once; out of reach within the budget
+    assert loop.solved_at.tolist() == [3, -1, -1]
+    assert loop.success.tolist() == [True, False, False]
+    np.testing.assert_allclose(loop.states[0, :, 0], 0.1 * np.arange(7), atol=1e-6)
+    assert len(ticks) == 2
+    np.testing.assert_allclose(seen[0][:, :, 0], np.zeros((3, 1)))
+    np.testing.assert_allclose(seen[1][:, :, 0], np.tile([0.2, 0.4], (3, 1)), atol=1e-6)  # one state a model step
+
+
+def test_loop_stops_when_every_goal_is_reached() -> None:
+    task = Line(SIZE)
+    starts = make_starts_on_line(task)
+    calls = []
+
+    def jump(states: NDArray[np.float32]) -> NDArray:
+        calls.append(1)
+        return np.ones((len(states), 8, 1), dtype=np.float32)
+
+    loop = run_closed_loop(task, starts, jump, budget=80, frame_skip=SKIP)
+    assert loop.success.all()
+    assert len(calls) == 1
+    assert loop.states.shape == (8, 81, 1)
+    np.testing.assert_array_equal(loop.states[:, 9:], np.repeat(loop.states[:, 8:9], 72, axis=1))
+
+
+@pytest.mark.parametrize("task_class", [Line, DiscreteLine])
+def test_random_policy_is_uniform(task_class: type[Line]) -> None:
+    task = task_class(SIZE)
+    actions = random_policy(task, seed=0, length=400)(np.zeros((20, 1, 1), np.float32))
+    if task.action_kind == "continuous":
+        assert actions.shape == (20, 400, 1)
+        assert actions.dtype == np.float32
+        assert np.histogram(actions, 4, (-1, 1))[0] == pytest.approx([2000] * 4, rel=0.1)
+    else:
+        assert actions.shape == (20, 400)
+        assert np.bincount(actions.ravel()) == pytest.approx([8000 / 3] * 3, rel=0.1)
+
+
+@pytest.mark.parametrize("task_class", [Line, DiscreteLine])
+@pytest.mark.parametrize("over", ["last", "sum"])
+def test_split_names_the_part_that_fails(task_class: type[Line], over: Literal["last", "sum"]) -> None:
+    task = task_class(SIZE)
+    # With the last step's cost alone, planning anew at each step puts arriving off: such plans are carried out whole.
+    execute = 4 if over == "last" else 1
+    starts, config = make_starts_on_line(task), make_config(task, over=over, execute=execute, iterations=4)
+    space = action_space(config, device="cpu")
+
+    def rate(policy: Any) -> float:
+        return float(run_closed_loop(task, starts, policy, budget=BUDGET, frame_skip=SKIP).success.mean())
+
+    def model_rate(model: Model) -> float:
+        return rate(ModelPolicy(model, config, task, starts, space))  # pyright: ignore[reportArgumentType]
+
+    def cost_rate(model: Model) -> float:
+        return rate(cost_alone(model, task, starts, space, config.plan, seed=0))  # pyright: ignore[reportArgumentType]
+
+    assert rate(planner_alone(task, starts, space, config.plan, seed=0)) == 1.0
+    assert cost_rate(Model()) == model_rate(Model()) == 1.0
+    # the cost is wrong: true dynamics do not help
+    assert cost_rate(Model(sign=-1.0)) == model_rate(Model(sign=-1.0)) == 0.0
+    # the model's dynamics are wrong: the cost alone still plans
+    assert cost_rate(Model(gain=-1.0)) == 1.0
+    assert model_rate(Model(gain=-1.0)) == 0.0
+
+
+@pytest.mark.parametrize("history", [1, 3])
+def test_model_policy_keeps_what_was_imagined(history: int) -> None:
+    task = Line(SIZE)
+    starts, config = make_starts_on_line(task), make_config(task, execute=2, history=history)
+    policy = ModelPolicy(Model(), config, task, starts, action_space(config, device="cpu"), record=3)  # pyright: ignore[reportArgumentType]
+    loop = run_closed_loop(task, starts, policy, budget=8, frame_skip=SKIP)
+    assert policy.decisions == len(policy.imagined) == 2
+    assert policy.seconds > 0
+    assert all(imagined.shape == (3, 4, 1, 1) for imagined in policy.imagined)
+    # what a true model imagines is what comes
+    came = loop.states[:3, [SKIP, 2 * SKIP]]
+    np.testing.assert_allclose(policy.imagined[0][:, :2, 0].numpy(), came, atol=0.01)

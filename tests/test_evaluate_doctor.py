@@ -1,0 +1,116 @@
+"""The verdict: one sentence for each way to fail, and for success."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from lewm.evaluate.doctor import verdict
+
+GOOD: dict[str, Any] = {
+    "spectrum": {"effective_rank": 12.0, "content_share": 0.5, "condition_number": 9.0, "feature_std": 1.0},
+    "prediction": {"horizon": [1, 2], "error_ratio": [0.2, 0.4], "copy_error": [1.0, 1.5], "mean_error": [2.0, 2.0]},
+    "probe": {"r2": 0.97},
+    "cost": {
+        "rank_correlation": 0.81,
+        "planner_alone_success": 1.0,
+        "planner_alone_ci95": [0.9, 1.0],
+        "cost_alone_success": 0.9,
+        "cost_alone_ci95": [0.8, 0.96],
+        "model_success": 0.7,
+    },
+    "planning": {
+        "planner": "cem",
+        "episodes": 50,
+        "success_rate": 0.72,
+        "ci95": [0.58, 0.83],
+        "random_success_rate": 0.12,
+        "random_ci95": [0.06, 0.24],
+    },
+}
+FAILED = {"success_rate": 0.14, "ci95": [0.07, 0.26]}
+
+
+def judged(changes: dict[str, Any]) -> tuple[bool, str]:
+    """Return the verdict on good results with some of them replaced, by dotted name."""
+    results = copy.deepcopy(GOOD)
+    for name, value in changes.items():
+        *path, last = name.split(".")
+        part = results
+        for key in path:
+            part = part[key]
+        part[last] = value
+    return verdict(results)
+
+
+def test_success_is_told_with_its_numbers() -> None:
+    learnt, sentence = judged({})
+    assert learnt
+    for part in ("0.20", "R^2 0.97", "CEM", "72% [58%, 83%]", "of 50 goals", "12% [6%, 24%]"):
+        assert part in sentence
+    assert "lost to the model's rollouts" in sentence  # 100%, 90%, 70%
+    assert "lost to the cost" in judged({"cost.cost_alone_success": 0.75})[1]
+    assert "lost to the planner" in judged({"cost.planner_alone_success": 0.75, "cost.cost_alone_success": 0.72})[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"spectrum.effective_rank": 1.2}, "representation collapsed (effective rank 1.2)"),
+        ({"spectrum.effective_rank": None}, "representation collapsed (effective rank not finite)"),
+        ({"spectrum.feature_std": 1e-5}, "representation collapsed"),
+        ({"prediction.error_ratio": [None, None]}, "no error at all"),
+        ({"prediction.error_ratio": [1.3, 1.5]}, "1.30 of that of copying the present frame"),
+        ({"prediction.error_ratio": [0.95, 0.9]}, "0.95 of that of copying"),  # not clearly better
+        (
+            {"prediction.error_ratio": [1.3, 1.5], "prediction.mean_error": [0.5, 0.5]},
+            "of that of predicting each position's mean",
+        ),
+        ({"prediction.error_ratio": [1.3, 1.5], "spectrum.content_share": 0.04}, "little but their position"),
+    ],
+)
+def test_nothing_learnt(changes: dict[str, Any], cause: str) -> None:
+    learnt, sentence = judged(changes)
+    assert not learnt
+    assert sentence.startswith("The model learnt nothing: ")
+    assert cause in sentence
+
+
+def test_a_small_content_share_is_no_failure_of_a_model_that_predicts() -> None:
+    assert judged({"spectrum.content_share": 0.04})[0]
+
+
+@pytest.mark.parametrize(
+    ("cost", "cause"),
+    [
+        ({"planner_alone_success": 0.2, "planner_alone_ci95": [0.1, 0.3]}, "the planner fails"),
+        ({"cost_alone_success": 0.2, "cost_alone_ci95": [0.1, 0.3]}, "the cost fails"),
+        ({}, "the model's rollouts fail"),
+    ],
+)
+def test_failing_part_of_planning(cost: dict[str, Any], cause: str) -> None:
+    changes = {f"planning.{name}": value for name, value in FAILED.items()}
+    learnt, sentence = judged(changes | {f"cost.{name}": value for name, value in cost.items()})
+    assert not learnt
+    assert sentence.startswith("The model predicts but does not plan: ")
+    assert cause in sentence
+
+
+def test_planning_interval_must_be_disjoint() -> None:
+    assert judged({"planning.ci95": [0.25, 0.5]})[0]
+    assert not judged({"planning.ci95": [0.24, 0.5]})[0]
+
+
+def test_without_the_split_no_part_is_blamed() -> None:
+    changes = {f"planning.{name}": value for name, value in FAILED.items()}
+    learnt, sentence = judged(changes | {"cost": {"rank_correlation": 0.5}})
+    assert not learnt
+    assert "not told apart" in sentence
+    assert judged({"cost": {"rank_correlation": 0.5}})[1].endswith("12% [6%, 24%].")
+
+
+def test_without_a_task_prediction_decides() -> None:
+    learnt, sentence = judged({"planning": None, "probe": None})
+    assert learnt
+    assert "not tried in closed loop" in sentence
+    assert "hardly readable (R^2 0.10)" in judged({"planning": None, "probe": {"r2": 0.1}})[1]

@@ -1,0 +1,190 @@
+"""A whole evaluation of an untrained run: every file, every number, and what does not fit."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lewm.config import ActionConfig, Config, DataConfig, EvalConfig, ModelConfig, PlanConfig
+from lewm.data import StoreMeta, StoreWriter
+from lewm.envs import make_task
+from lewm.evaluate import probe as probe_module
+from lewm.evaluate.run import _finite, _project, decisions, evaluate_run, plan_run
+from lewm.model import WorldModel
+from lewm.train.checkpoint import save_config, save_weights
+
+SIZE, SKIP, EPISODES, LENGTH = 32, 3, 8, 24
+
+
+def write_store(path: Path, task_name: str, *, episodes: int = EPISODES, stored_name: str | None = None) -> Path:
+    """Walk through the rooms."""
+    task = make_task(task_name, SIZE)
+    meta = StoreMeta(
+        task=stored_name or task_name,
+        image_size=SIZE,
+        action_kind=task.action_kind,
+        action_size=task.action_size,
+        state_names=task.state_names,
+    )
+    with StoreWriter(path, meta) as writer:
+        for seed in range(episodes):
+            task.reset(seed=seed)
+            policy = task.behaviour(seed)
+            start, actions, states = task.state, [], []
+            for _ in range(LENGTH):
+                states.append(task.state)
+                actions.append(policy.act(task))
+                task.set_state(task.simulate(task.state[None], actions[-1][None, None])[0, 0])
+            assert (start == states[0]).all()
+            writer.append(task.render_states(np.stack(states)), np.stack(actions), np.stack(states), seed=seed)
+    return path
+
+
+def write_run(path: Path, store: Path | None, **action: Any) -> Path:
+    config = Config(
+        action=ActionConfig(**action),
+        data=DataConfig(frame_skip=SKIP, held_out=0.3, path="" if store is None else str(store)),
+        model=ModelConfig(
+            image_size=SIZE, stem_channels=(4, 4), width=8, depth=1, num_heads=2, predictor_width=8, predictor_depth=1,
+            predictor_heads=2, history=2,
+        ),
+        plan=PlanConfig(horizon=2, candidates=8, iterations=1, elites=2, execute=2),
+        eval=EvalConfig(episodes=5, split_episodes=3, goal_offset=8, budget=10, clips=20, probe_frames=90),
+    )  # fmt: skip
+    path.mkdir()
+    torch.manual_seed(0)
+    save_config(path, config)
+    save_weights(path, WorldModel(config))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def short_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe_module, "MLP_STEPS", 5)
+
+
+@pytest.mark.parametrize(
+    ("task", "action"),
+    [("two-room", {"kind": "continuous", "size": 2}), ("two-room-discrete", {"kind": "discrete", "size": 5})],
+)
+def test_evaluation_is_complete_and_reproducible(tmp_path: Path, task: str, action: dict[str, Any]) -> None:
+    store = write_store(tmp_path / "store", task)
+    run = write_run(tmp_path / "run", store, **action)
+    results = evaluate_run(run, device="cpu", progress=False)
+    # strict JSON: no NaN
+    stored = json.loads(
+        (run / "eval.json").read_text(), parse_constant=lambda name: pytest.fail(f"{name} in eval.json")
+    )
+    assert stored == results
+    assert not list(run.glob(".*"))
+
+    horizon = results["prediction"]["horizon"]
+    assert horizon == [1, 2, 4]  # (2 - 1 + 8) * 3 frames are longer than an episode
+    for name in ("cosine", "centred_cosine", "copy_cosine", "copy_centred_cosine", "error_ratio"):
+        assert len(results["prediction"][name]) == len(horizon)
+    assert {"effective_rank", "condition_number", "content_share", "feature_std"} <= set(results["spectrum"])
+    assert results["probe"]["r2"] == results["probe"]["linear_flattened"]["r2"] <= 1
+    assert set(results["probe"]["r2_by_state"]) == {"x", "y"}
+    assert -1 <= results["cost"]["rank_correlation"] <= 1
+    assert -1 <= results["cost"]["rank_correlation_distance"] <= 1
+    planning = results["planning"]
+    assert (planning["planner"], planning["episodes"], planning["plans"]) == ("cem", 5, 2)
+    assert planning["seconds_per_plan"] > 0
+    for rate, interval in (("success_rate", "ci95"), ("random_success_rate", "random_ci95")):
+        assert 0 <= planning[interval][0] <= planning[rate] <= planning[interval][1] <= 1
+    assert results["cost"]["split_episodes"] == 3
+    for part in ("planner_alone", "cost_alone", "model"):
+        low, high = results["cost"][f"{part}_ci95"]
+        assert 0 <= low <= results["cost"][f"{part}_success"] <= high <= 1
+    assert results["learnt"] is False
+    assert results["verdict"].startswith("The model learnt nothing")
+
+    with np.load(run / "eval.npz") as file:
+        arrays = dict(file)
+    frame = (SIZE, SIZE, 3)
+    shapes = {
+        "spectrum": (8,), "projection_share": (2,), "state_names": (2,),
+        "rollout_start": (6, *frame), "rollout_horizon": (3,), "rollout_real": (6, 3, *frame),
+        "rollout_nearest": (6, 3, *frame),
+        "episode_frames": (5, 11, *frame), "episode_states": (5, 11, 2), "episode_goal_frame": (5, *frame),
+        "episode_goal_state": (5, 2), "episode_solved_at": (5,), "episode_plan_step": (2,),
+        "episode_imagined_nearest": (5, 2, 2), "episode_imagined_states": (5, 2, 2, 2),
+    }  # fmt: skip
+    assert {name: arrays[name].shape for name in shapes} == shapes
+    held_out_frames = 2 * LENGTH  # 30% of 8 episodes
+    assert arrays["projection"].shape == arrays["projection_states"].shape == (held_out_frames, 2)
+    assert arrays["episode_imagined_nearest"].max() == len(arrays["episode_library"]) - 1
+    assert {array.dtype for name, array in arrays.items() if array.shape[-3:] == frame} == {np.dtype(np.uint8)}
+    for name in ("cost_tokens", "cost_pooled", "cost_steps_to_go", "cost_distance"):
+        assert arrays[name].shape == arrays["cost_gap"].shape
+
+    again = evaluate_run(run, device="cpu", progress=False)
+    for part in (results, again):
+        del part["planning"]["seconds_per_plan"]
+    assert again == results
+
+
+def test_settings_can_be_overridden(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store", "two-room")
+    run = write_run(tmp_path / "run", None)
+    with pytest.raises(ValueError, match=r"data=None: .*give a store"):
+        plan_run(run, progress=False)
+    config = dataclasses.replace(
+        Config(),
+        plan=PlanConfig(planner="mppi", cost="pooled", over="sum", horizon=3, candidates=4, iterations=1, elites=2),
+        eval=EvalConfig(episodes=4, goal_offset=8, budget=6),
+    )
+    video = tmp_path / "plan.mp4"
+    planning = plan_run(run, data=store, device="cpu", config=config, video=video, progress=False)
+    assert (planning["planner"], planning["cost"], planning["episodes"], planning["plans"]) == ("mppi", "pooled", 4, 2)
+    assert video.stat().st_size > 0
+    assert not (run / "eval.json").exists()
+
+
+def test_without_a_known_task_there_is_no_closed_loop(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store", "two-room", stored_name="my-robot")
+    run = write_run(tmp_path / "run", store)
+    results = evaluate_run(run, device="cpu", progress=False)
+    assert results["planning"] is None
+    assert results["cost"]["rank_correlation_distance"] is None
+    assert "planner_alone_success" not in results["cost"]
+    assert results["probe"] is not None
+    with np.load(run / "eval.npz") as file:
+        assert not [name for name in file.files if name.startswith("episode_")]
+    with pytest.raises(ValueError, match=r"task=my-robot: planning needs a known task"):
+        plan_run(run, device="cpu", progress=False)
+
+
+def test_data_of_another_kind_is_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", None)
+    discrete = write_store(tmp_path / "discrete", "two-room-discrete", episodes=2)
+    with pytest.raises(ValueError, match=r"action_kind=discrete: .* does not fit .* continuous; give the data of"):
+        evaluate_run(run, data=discrete, device="cpu", progress=False)
+    with pytest.raises(ValueError, match=r"nowhere: is not a store"):
+        evaluate_run(run, data=tmp_path / "nowhere", device="cpu", progress=False)
+
+
+def test_numbers_that_json_cannot_hold_become_none() -> None:
+    value = {"a": [1.0, float("nan")], "b": {"c": float("inf")}, "d": (1, "x", True, None)}
+    assert _finite(value) == {"a": [1.0, None], "b": {"c": None}, "d": [1, "x", True, None]}
+
+
+def test_projection_equals_principal_components() -> None:
+    rng = np.random.default_rng(0)
+    tokens = rng.standard_normal((30, 2, 3)) * np.array([5.0, 2.0, 0.1])
+    points, share = _project(torch.from_numpy(tokens).float())
+    x = tokens.reshape(30, 6) - tokens.reshape(30, 6).mean(0)
+    values, axes = np.linalg.eigh(x.T @ x)
+    expected = x @ axes[:, ::-1][:, :2]
+    np.testing.assert_allclose(np.abs(points), np.abs(expected), atol=1e-3)  # a component's sign is free
+    np.testing.assert_allclose(share, values[::-1][:2] / values.sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("budget", "execute", "count"), [(50, 1, 17), (50, 2, 9), (6, 2, 1)])
+def test_decisions_cover_the_budget(budget: int, execute: int, count: int) -> None:
+    config = Config(data=DataConfig(frame_skip=SKIP), plan=PlanConfig(execute=execute), eval=EvalConfig(budget=budget))
+    assert decisions(config) == count

@@ -1,0 +1,52 @@
+"""The action embedding: table and MLP, and frame-skip in both."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import tiny
+
+from lewm.model.action import ActionEmbed
+
+
+def test_discrete_is_a_table_with_rows_for_each_place() -> None:
+    torch.manual_seed(0)
+    embed = ActionEmbed(tiny(action__kind="discrete", action__size=5, data__frame_skip=3))
+    assert embed.table.weight.shape == (15, 12)
+    actions = torch.tensor([[4, 0, 2], [0, 0, 0], [2, 0, 4]])
+    got = embed(actions)
+    for row, (a, b, c) in zip(got, actions.tolist(), strict=True):
+        torch.testing.assert_close(row, embed.table.weight[a] + embed.table.weight[5 + b] + embed.table.weight[10 + c])
+    assert not torch.allclose(got[0], got[2])  # the order of sub-actions matters
+    assert embed(actions.view(3, 1, 3)).shape == (3, 1, 12)
+    assert "offset" not in embed.state_dict()
+
+
+def test_discrete_without_frame_skip_is_a_lookup() -> None:
+    embed = ActionEmbed(tiny(action__kind="discrete", action__size=4))
+    assert torch.equal(embed(torch.tensor([[3], [1]])), embed.table.weight[[3, 1]])
+
+
+def test_continuous_is_a_two_layer_mlp_of_standardised_actions() -> None:
+    torch.manual_seed(0)
+    embed = ActionEmbed(tiny(data__frame_skip=2))
+    mean, std = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 0.0])
+    embed.standardise(mean, std)
+    actions = torch.randn(3, 2, 4)
+    first, _, second = embed.mlp
+    hidden = F.gelu(F.linear((actions - torch.tensor([1.0, -2, 1, -2])) / torch.tensor([0.5, 1, 0.5, 1]), first.weight))
+    torch.testing.assert_close(embed(actions), F.linear(hidden, second.weight))  # biases start at zero
+    assert embed.mlp[0].in_features == 4
+
+
+def test_statistics_are_saved_with_the_weights() -> None:
+    embed = ActionEmbed(tiny())
+    embed.standardise(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
+    other = ActionEmbed(tiny())
+    other.load_state_dict(embed.state_dict())
+    assert other.mean.tolist() == [1, 2]
+    assert other.std.tolist() == [3, 4]
+
+
+def test_out_of_range_action_is_an_error() -> None:
+    with pytest.raises(IndexError):
+        ActionEmbed(tiny(action__kind="discrete", action__size=4))(torch.tensor([[4]]))

@@ -1,0 +1,217 @@
+"""The world model: rollouts, the EMA target, parameter counts, and its weights on disk."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tiny import IMAGE, tiny
+from torch import Tensor, nn
+
+from lewm.config import Config, ModelConfig
+from lewm.model import WorldModel
+from lewm.model.encoder import Encoder
+from lewm.model.predictor import Predictor
+
+N, D = 16, 16
+
+
+def make(**settings: Any) -> WorldModel:
+    torch.manual_seed(0)
+    model = WorldModel(tiny(**settings))
+    with torch.no_grad():  # ages start at zero, where they could not matter
+        model.predictor.age_embed.normal_()
+    return model.eval()
+
+
+def tokens(batch: int, length: int) -> Tensor:
+    return torch.randn(batch, length, N, D, generator=torch.Generator().manual_seed(0))
+
+
+def actions(batch: int, length: int) -> Tensor:
+    return torch.randn(batch, length, 2, generator=torch.Generator().manual_seed(1))
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+ARTICLE = ModelConfig(
+    image_size=128, stem="conv", stem_channels=(64, 128), patch_size=4, width=384, depth=6, num_heads=6, mlp_ratio=4,
+    final_norm="unit", predictor_width=192, predictor_depth=4, predictor_heads=4, action_conditioning="add", history=1,
+)  # fmt: skip
+
+
+def linear(rows: int, columns: int) -> int:
+    return rows * columns + columns
+
+
+def transformer(width: int, depth: int) -> int:
+    attention, mlp = linear(width, 3 * width) + linear(width, width), linear(width, 4 * width) + linear(4 * width, width)
+    return depth * (attention + mlp + 2 * 2 * width)
+
+
+def test_parameter_counts_of_the_article() -> None:
+    """11.5 M and 2 M where the article says about 10 M and 4 M: the sum of its own layers."""
+    stem = 3 * 64 * 9 + 2 * 64 + 64 * 128 * 9 + 2 * 128 + linear(128 * 4 * 4, 384)
+    encoder = stem + 64 * 384 + transformer(384, 6)
+    assert count(Encoder(ARTICLE)) == encoder == 11_534_016
+    predictor = linear(384, 192) + 192 + 64 * 192 + 192 + transformer(192, 4) + 2 * 192 + linear(192, 384)
+    assert count(Predictor(ARTICLE)) == predictor == 1_940_544
+
+
+def test_target_starts_as_a_copy_without_gradient() -> None:
+    model = WorldModel(tiny())
+    for ours, theirs in zip(model.encoder.parameters(), model.target_encoder.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+        assert ours.data_ptr() != theirs.data_ptr()
+        assert ours.requires_grad
+        assert not theirs.requires_grad
+
+
+def test_encode_uses_the_network_of_the_setting() -> None:
+    frame = torch.randint(0, 256, (2, IMAGE, IMAGE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for name in ("online", "target"):
+        model = make(model__inference_encoder=name)
+        with torch.no_grad():
+            model.target_encoder.pos_embed.normal_(generator=torch.Generator().manual_seed(3))
+        network = model.encoder if name == "online" else model.target_encoder
+        assert model.encode(frame).shape == (2, N, D)
+        assert torch.equal(model.encode(frame), network(frame))
+        assert not torch.equal(model.encoder(frame), model.target_encoder(frame))
+
+
+@pytest.mark.parametrize("history", [1, 2, 4])
+@pytest.mark.parametrize("past", [1, 2, 3])
+def test_rollout_is_repeated_prediction(history: int, past: int) -> None:
+    """Algorithm 2; with history, each prediction sees the newest frames and the actions taken at them."""
+    model, horizon = make(model__history=history), 4
+    seen, action = tokens(3, past), actions(3, past - 1 + horizon)
+    frames = list(seen.unbind(1))
+    expected = []
+    for k in range(horizon):
+        now = len(frames)
+        first = max(0, now - history)
+        s_hat = model.predict(torch.stack(frames[first:now], dim=1), action[:, first:now])
+        expected.append(s_hat)
+        frames.append(s_hat)
+    got = model.rollout(seen, action)
+    assert got.shape == (3, horizon, N, D)
+    torch.testing.assert_close(got, torch.stack(expected, dim=1))
+
+
+def test_rollout_is_causal_and_sees_the_history() -> None:
+    model = make(model__history=2)
+    seen, action = tokens(1, 2), actions(1, 5)
+    base = model.rollout(seen, action)
+    for k in range(5):
+        changed = action.clone()
+        changed[:, k] += 3
+        moved = (model.rollout(seen, changed) - base).abs().amax((0, 2, 3)) > 1e-5
+        assert moved.tolist() == [step >= k - 1 for step in range(4)], k
+    older = seen.clone()
+    older[:, 0] += torch.randn(N, D, generator=torch.Generator().manual_seed(5))
+    assert (model.rollout(older, action) - base).abs().amax((0, 2, 3)).min() > 1e-5
+
+
+def test_discrete_rollout() -> None:
+    model = make(action__kind="discrete", action__size=4, data__frame_skip=3)
+    action = torch.randint(0, 4, (2, 5, 3), generator=torch.Generator().manual_seed(0))
+    got = model.rollout(tokens(2, 1), action)
+    assert got.shape == (2, 5, N, D)
+    torch.testing.assert_close(got[:, :1], model.predict(tokens(2, 1), action[:, :1])[:, None])
+
+
+def test_ema_update() -> None:
+    """xi <- tau xi + (1 - tau) theta for parameters; BatchNorm statistics stay the target's own."""
+    model = make()
+    with torch.no_grad():
+        for parameter in model.encoder.parameters():
+            parameter.add_(torch.randn_like(parameter))
+        for name, buffer in model.encoder.named_buffers():
+            if name.endswith("running_mean"):
+                buffer.add_(1)
+    theta = {name: value.clone() for name, value in model.encoder.state_dict().items()}
+    xi = {name: value.clone() for name, value in model.target_encoder.state_dict().items()}
+    model.ema_update(0.9)
+    parameters = {name for name, _ in model.encoder.named_parameters()}
+    buffers = {name for name, _ in model.encoder.named_buffers()}
+    assert buffers
+    for name, value in model.target_encoder.state_dict().items():
+        if name in parameters:
+            torch.testing.assert_close(value, 0.9 * xi[name] + 0.1 * theta[name])
+        else:
+            assert name in buffers
+            assert torch.equal(value, xi[name])
+    for name, value in model.encoder.state_dict().items():
+        assert torch.equal(value, theta[name])
+
+
+def test_ema_update_at_its_ends() -> None:
+    model = make()
+    with torch.no_grad():
+        model.encoder.pos_embed.add_(1)
+    before = model.target_encoder.pos_embed.clone()
+    model.ema_update(1.0)
+    assert torch.equal(model.target_encoder.pos_embed, before)
+    model.ema_update(0.0)
+    assert torch.equal(model.target_encoder.pos_embed, model.encoder.pos_embed)
+
+
+def test_target_gathers_its_own_batch_statistics() -> None:
+    model = make().train()
+    frame = torch.full((4, IMAGE, IMAGE, 3), 200, dtype=torch.uint8)
+    frame[:, ::2] = 10
+    with torch.no_grad():
+        model.target_encoder(frame)
+    online, target = (dict(network.named_buffers()) for network in (model.encoder, model.target_encoder))
+    assert target["stem.1.num_batches_tracked"] == 1
+    assert online["stem.1.num_batches_tracked"] == 0
+    assert (target["stem.1.running_mean"] - online["stem.1.running_mean"]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"model__final_norm": "layer", "model__action_conditioning": "film", "model__history": 3},
+        {"model__stem": "linear", "action__kind": "discrete", "action__size": 5, "data__frame_skip": 2},
+    ],
+)
+def test_weights_round_trip(tmp_path: Path, settings: dict[str, Any]) -> None:
+    model = make(**settings)
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    torch.manual_seed(1)
+    other = WorldModel(tiny(**settings)).eval()
+    other.load_state_dict(load_file(tmp_path / "w.safetensors"))
+    action = torch.zeros(1, 2, 2, dtype=torch.int64) if model.action_embed.kind == "discrete" else actions(1, 2)
+    assert torch.equal(model.rollout(tokens(1, 1), action), other.rollout(tokens(1, 1), action))
+    goal = tokens(1, 2)[:, 1]
+    assert torch.equal(model.steps_to_go(tokens(1, 1)[:, 0], goal), other.steps_to_go(tokens(1, 1)[:, 0], goal))
+
+
+def test_steps_to_go_broadcasts_and_is_not_negative() -> None:
+    model = make()
+    now, goal = torch.randn(2, 3, 4, N, D), torch.randn(2, 1, 1, N, D)
+    steps = model.steps_to_go(now, goal)
+    assert steps.shape == (2, 3, 4)
+    assert (steps >= 0).all()
+    one = model.steps_to_go(now[1, 2, 3], goal[1, 0, 0])
+    assert one.shape == ()
+    torch.testing.assert_close(one, steps[1, 2, 3])
+
+
+def test_steps_to_go_sees_where_something_is() -> None:
+    """Tokens are not pooled: the same tokens at other positions are another frame. Direction matters as well."""
+    model = make()
+    now, goal = torch.randn(1, N, D), torch.randn(1, N, D)
+    steps = model.steps_to_go(now, goal)
+    assert (model.steps_to_go(now.flip(1), goal) - steps).abs() > 1e-4
+    assert (model.steps_to_go(goal, now) - steps).abs() > 1e-4
+
+
+def test_default_configuration_builds() -> None:
+    """The command line starts from the defaults; building them must not fail."""
+    assert isinstance(Config().model.num_tokens, int)
+    assert count(WorldModel(tiny(model__predictor_width=24))) > count(WorldModel(tiny()))

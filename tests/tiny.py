@@ -1,0 +1,117 @@
+"""A configuration and a store that train within milliseconds; every setting is spelt out, so no default matters."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lewm.config import (
+    ActionConfig,
+    Config,
+    DataConfig,
+    LossConfig,
+    MaskConfig,
+    ModelConfig,
+    PlanConfig,
+    TrainConfig,
+)
+from lewm.data import Store, StoreMeta, StoreWriter
+
+IMAGE = 32
+
+TINY = Config(
+    preset="tiny",
+    seed=0,
+    device="cpu",
+    action=ActionConfig(kind="continuous", size=2),
+    data=DataConfig(path="", frame_skip=1, held_out=0.2, split_seed=0),
+    model=ModelConfig(
+        image_size=IMAGE,
+        stem="conv",
+        stem_channels=(4, 8),
+        patch_size=2,
+        width=16,
+        depth=1,
+        num_heads=2,
+        mlp_ratio=2,
+        final_norm="unit",
+        predictor_width=12,
+        predictor_depth=1,
+        predictor_heads=3,
+        action_conditioning="add",
+        history=1,
+        inference_encoder="online",
+    ),
+    mask=MaskConfig(
+        num_blocks=4,
+        scale=(0.15, 0.2),
+        aspect=(0.75, 1.5),
+        context_ratio=0.5,
+        full_context_prob=0.0,
+        targets="all",
+    ),
+    loss=LossConfig(
+        beta=1.0, reduction="mean", regulariser="spectral", weight=0.1, apply_to="tokens", centre="batch"
+    ),
+    train=TrainConfig(
+        steps=12,
+        batch_size=8,
+        rollout_steps=1,
+        learning_rate=1e-2,
+        final_learning_rate=1e-4,
+        warmup=0.25,
+        weight_decay=0.05,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        clip_norm=1.0,
+        ema_start=0.9,
+        ema_end=1.0,
+        precision="float32",
+        compile=False,
+        checkpoint_every=5,
+        cost_steps=0,
+        cost_reach=6,
+    ),
+    plan=PlanConfig(cost="tokens", horizon=3),
+)
+
+
+def override(config: Config, settings: dict[str, Any]) -> Config:
+    """Replace settings by their full name, such as `model.width`; `action.kind` and the like as well."""
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in settings.items():
+        group, _, field = name.rpartition(".")
+        groups.setdefault(group, {})[field] = value
+    top = groups.pop("", {})
+    return replace(config, **top, **{group: replace(getattr(config, group), **part) for group, part in groups.items()})
+
+
+def tiny(**settings: Any) -> Config:
+    """Return TINY with some settings replaced; `model__width=8` stands for `model.width`."""
+    return override(TINY, {name.replace("__", "."): value for name, value in settings.items()})
+
+
+def moving_dot(path: Path, *, episodes: int = 10, length: int = 16, discrete: bool = False) -> Store:
+    """Write a store of a bright square that crosses a dark frame, one pixel a step; the action is its direction."""
+    meta = StoreMeta(
+        task="dot",
+        image_size=IMAGE,
+        action_kind="discrete" if discrete else "continuous",
+        action_size=4 if discrete else 2,
+        state_names=("x", "y"),
+    )
+    directions = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])
+    rng = np.random.default_rng(0)
+    with StoreWriter(path, meta) as writer:
+        for number in range(episodes):
+            chosen = number % 4
+            step = directions[chosen]
+            first = np.where(step > 0, 0, np.where(step < 0, IMAGE - 7, rng.integers(0, IMAGE - 6, 2)))
+            place = first + np.arange(length)[:, None] * step  # (L, 2)
+            frames = np.full((length, IMAGE, IMAGE, 3), 30, np.uint8)
+            for frame, (x, y) in zip(frames, place, strict=True):
+                frame[y : y + 6, x : x + 6] = (220, 120, 40)
+            actions = np.full(length, chosen) if discrete else np.repeat(step[None].astype(np.float32), length, 0)
+            writer.append(frames, actions, place.astype(np.float32), seed=number)
+    return Store(path)
