@@ -16,5 +16,7 @@ def test_auto_prefers_what_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_refuses_what_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=r"^device=cuda: this machine or this PyTorch build has none; use cpu or auto$"):
+    with pytest.raises(
+        ValueError, match=r"^device=cuda: this machine or this PyTorch build has none; use cpu or auto$"
+    ):
         resolve_device("cuda")

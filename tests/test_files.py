@@ -28,9 +28,14 @@ def test_replaces_in_one_step(tmp_path: Path) -> None:
 def test_any_exception_leaves_the_old_file(tmp_path: Path, error: BaseException) -> None:
     path = tmp_path / "a.txt"
     write_text(path, "old")
-    with pytest.raises(type(error)), atomic_path(path) as temporary:
-        temporary.write_text("half")
-        raise error
+
+    def half() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(type(error)):
+        half()
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
 

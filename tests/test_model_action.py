@@ -3,9 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import tiny
 
 from lewm.model.action import ActionEmbed
+from tiny import tiny
 
 
 def test_discrete_is_a_table_with_rows_for_each_place() -> None:
@@ -32,9 +32,11 @@ def test_continuous_is_a_two_layer_mlp_of_standardised_actions() -> None:
     mean, std = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 0.0])
     embed.standardise(mean, std)
     actions = torch.randn(3, 2, 4)
-    first, _, second = embed.mlp
-    hidden = F.gelu(F.linear((actions - torch.tensor([1.0, -2, 1, -2])) / torch.tensor([0.5, 1, 0.5, 1]), first.weight))
-    torch.testing.assert_close(embed(actions), F.linear(hidden, second.weight))  # biases start at zero
+    weights = dict(embed.named_parameters())
+    hidden = F.gelu(
+        F.linear((actions - torch.tensor([1.0, -2, 1, -2])) / torch.tensor([0.5, 1, 0.5, 1]), weights["mlp.0.weight"])
+    )
+    torch.testing.assert_close(embed(actions), F.linear(hidden, weights["mlp.2.weight"]))  # biases start at zero
     assert embed.mlp[0].in_features == 4
 
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import IMAGE, TINY
 from torch import Tensor, nn
 
 from lewm.config import ModelConfig
 from lewm.model.encoder import Encoder, normalise
+from tiny import IMAGE, TINY
 
 MODEL = replace(TINY.model, depth=2)
 
@@ -26,13 +26,12 @@ def frames(count: int, size: int = IMAGE) -> Tensor:
 def patches_by_hand(encoder: Encoder, frame: Tensor) -> Tensor:
     """Two 3x3 convolutions of stride 2 with batch normalisation and GELU, then one linear map a patch."""
     x = (frame.permute(0, 3, 1, 2).float() - 127.5) / 127.5
-    assert isinstance(encoder.stem, nn.Sequential)
-    for convolution in (encoder.stem[0], encoder.stem[3]):
-        x = F.conv2d(x, convolution.weight, stride=2, padding=1)
+    weights = dict(encoder.named_parameters())
+    for name in ("stem.0.weight", "stem.3.weight"):
+        x = F.conv2d(x, weights[name], stride=2, padding=1)
         centred = x - x.mean((0, 2, 3), keepdim=True)
         x = F.gelu(centred / (centred.square().mean((0, 2, 3), keepdim=True) + 1e-5).sqrt())
-    weight, bias = encoder.patch.weight, encoder.patch.bias
-    assert bias is not None
+    weight, bias = weights["patch.weight"], weights["patch.bias"]
     side = weight.shape[-1]
     tokens = [
         F.linear(x[:, :, r : r + side, c : c + side].flatten(1), weight.flatten(1), bias)
@@ -95,10 +94,11 @@ def test_token_count_follows_the_image(stem, size: int, count: int) -> None:
 
 def test_linear_stem_is_one_linear_map_a_patch() -> None:
     encoder, frame = make(replace(MODEL, stem="linear")), frames(2)
-    pixels = (frame.float() - 127.5) / 127.5
+    weights, pixels = dict(encoder.named_parameters()), (frame.float() - 127.5) / 127.5
     expected = torch.stack(
         [
-            torch.einsum("bhwc,dchw->bd", pixels[:, r : r + 8, c : c + 8], encoder.patch.weight) + encoder.patch.bias
+            torch.einsum("bhwc,dchw->bd", pixels[:, r : r + 8, c : c + 8], weights["patch.weight"])
+            + weights["patch.bias"]
             for r in range(0, IMAGE, 8)
             for c in range(0, IMAGE, 8)
         ],
@@ -124,8 +124,9 @@ def test_final_norms() -> None:
     names = [name for name, _ in layer.named_parameters() if name.startswith("norm")]
     assert names == ["norm.weight", "norm.bias"]
     with torch.no_grad():
-        layer.norm.weight.fill_(2.0)
-        layer.norm.bias.fill_(0.5)
+        weights = dict(layer.named_parameters())
+        weights["norm.weight"].fill_(2.0)
+        weights["norm.bias"].fill_(0.5)
     torch.testing.assert_close(layer(frame), 2 * unit + 0.5)
 
 

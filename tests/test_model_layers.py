@@ -14,7 +14,9 @@ def naive_attention(layer: Attention, x: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d)) v, one sample and one head at a time."""
     width = x.shape[-1]
     size = width // layer.num_heads
-    query, key, value = (F.linear(x, w, b) for w, b in zip(layer.qkv.weight.chunk(3), layer.qkv.bias.chunk(3), strict=True))
+    query, key, value = (
+        F.linear(x, w, b) for w, b in zip(layer.qkv.weight.chunk(3), layer.qkv.bias.chunk(3), strict=True)
+    )
     out = torch.zeros_like(x)
     for sample in range(len(x)):
         for head in range(layer.num_heads):
@@ -53,15 +55,18 @@ def test_attention() -> None:
 def test_block(film: bool) -> None:
     block = randomised(Block(12, 3, 2, film=film))
     assert isinstance(block, Block)
-    assert block.mlp[0].out_features == 24
+    weights = dict(block.named_parameters())
+    assert weights["mlp.0.weight"].shape == (24, 12)
     x, condition = inputs(2, 5, 12), inputs(2, 5, 12, seed=2)
     scale1, shift1, scale2, shift2 = (torch.zeros(()),) * 4
     if block.film is not None:
         scale1, shift1, scale2, shift2 = F.linear(condition, block.film.weight, block.film.bias).split(12, dim=-1)
     h = x + naive_attention(block.attention, naive_norm(block.norm1, x) * (1 + scale1) + shift1)
-    hidden = F.linear(naive_norm(block.norm2, h) * (1 + scale2) + shift2, block.mlp[0].weight, block.mlp[0].bias)
+    hidden = F.linear(
+        naive_norm(block.norm2, h) * (1 + scale2) + shift2, weights["mlp.0.weight"], weights["mlp.0.bias"]
+    )
     hidden = 0.5 * hidden * (1 + torch.erf(hidden / math.sqrt(2)))  # GELU
-    expected = h + F.linear(hidden, block.mlp[2].weight, block.mlp[2].bias)
+    expected = h + F.linear(hidden, weights["mlp.2.weight"], weights["mlp.2.bias"])
     torch.testing.assert_close(block(x, condition), expected)
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TINY
 from torch import Tensor
 
 from lewm.config import MaskConfig
 from lewm.model.mask import sample_context
+from tiny import TINY
 
 GRID = 8
 MASK = replace(TINY.mask, context_ratio=0.25)
@@ -22,7 +22,9 @@ def draw(mask: MaskConfig, batch: int, seed: int, grid: int = GRID) -> Tensor:
     return context_idx
 
 
-@pytest.mark.parametrize(("grid", "ratio", "count"), [(8, 0.25, 16), (14, 0.25, 49), (4, 0.1, 2), (4, 0.01, 1), (4, 1.0, 16)])
+@pytest.mark.parametrize(
+    ("grid", "ratio", "count"), [(8, 0.25, 16), (14, 0.25, 49), (4, 0.1, 2), (4, 0.01, 1), (4, 1.0, 16)]
+)
 def test_context_has_exactly_its_size(grid: int, ratio: float, count: int) -> None:
     for seed in range(3):
         context_idx = draw(replace(MASK, context_ratio=ratio), 50, seed, grid)

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import IMAGE, tiny
 from torch import Tensor, nn
 
-from lewm.config import Config, ModelConfig
+from lewm.config import ModelConfig
 from lewm.model import WorldModel
 from lewm.model.encoder import Encoder
 from lewm.model.predictor import Predictor
+from tiny import IMAGE, tiny
 
 N, D = 16, 16
 
@@ -48,7 +48,10 @@ def linear(rows: int, columns: int) -> int:
 
 
 def transformer(width: int, depth: int) -> int:
-    attention, mlp = linear(width, 3 * width) + linear(width, width), linear(width, 4 * width) + linear(4 * width, width)
+    attention, mlp = (
+        linear(width, 3 * width) + linear(width, width),
+        linear(width, 4 * width) + linear(4 * width, width),
+    )
     return depth * (attention + mlp + 2 * 2 * width)
 
 
@@ -90,7 +93,7 @@ def test_rollout_is_repeated_prediction(history: int, past: int) -> None:
     seen, action = tokens(3, past), actions(3, past - 1 + horizon)
     frames = list(seen.unbind(1))
     expected = []
-    for k in range(horizon):
+    for _ in range(horizon):
         now = len(frames)
         first = max(0, now - history)
         s_hat = model.predict(torch.stack(frames[first:now], dim=1), action[:, first:now])
@@ -209,9 +212,3 @@ def test_steps_to_go_sees_where_something_is() -> None:
     steps = model.steps_to_go(now, goal)
     assert (model.steps_to_go(now.flip(1), goal) - steps).abs() > 1e-4
     assert (model.steps_to_go(goal, now) - steps).abs() > 1e-4
-
-
-def test_default_configuration_builds() -> None:
-    """The command line starts from the defaults; building them must not fail."""
-    assert isinstance(Config().model.num_tokens, int)
-    assert count(WorldModel(tiny(model__predictor_width=24))) > count(WorldModel(tiny()))

@@ -106,7 +106,7 @@ def test_chunks_give_the_same_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     cost_fn = latent_cost_fn(model, tokens, past, goal, space, PlanConfig(cost="tokens"))
     whole = cost_fn(actions)
     assert model.batches == [21]
-    monkeypatch.setattr(cost, "MAX_ROLLOUT_BATCH", 5)  # no divisor of 7 or 21: chunks end within environments
+    monkeypatch.setattr(cost, "CPU_ROLLOUT_BATCH", 5)  # no divisor of 7 or 21: chunks end within environments
     torch.testing.assert_close(cost_fn(actions), whole)
     assert model.batches == [21, 5, 5, 5, 5, 1]
 

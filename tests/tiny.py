@@ -51,9 +51,7 @@ TINY = Config(
         full_context_prob=0.0,
         targets="all",
     ),
-    loss=LossConfig(
-        beta=1.0, reduction="mean", regulariser="spectral", weight=0.1, apply_to="tokens", centre="batch"
-    ),
+    loss=LossConfig(beta=1.0, reduction="mean", regulariser="spectral", weight=0.1, apply_to="tokens", centre="batch"),
     train=TrainConfig(
         steps=12,
         batch_size=8,
@@ -92,8 +90,13 @@ def tiny(**settings: Any) -> Config:
     return override(TINY, {name.replace("__", "."): value for name, value in settings.items()})
 
 
-def moving_dot(path: Path, *, episodes: int = 10, length: int = 16, discrete: bool = False) -> Store:
-    """Write a store of a bright square that crosses a dark frame, one pixel a step; the action is its direction."""
+def moving_dot(
+    path: Path, *, episodes: int = 10, length: int = 16, speed: int = 1, lane: int = 1, discrete: bool = False
+) -> Store:
+    """Write a store of a bright square that crosses a dark frame; the action is its direction.
+
+    It moves `speed` pixels a step, on rows and columns that are multiples of `lane`.
+    """
     meta = StoreMeta(
         task="dot",
         image_size=IMAGE,
@@ -107,8 +110,10 @@ def moving_dot(path: Path, *, episodes: int = 10, length: int = 16, discrete: bo
         for number in range(episodes):
             chosen = number % 4
             step = directions[chosen]
-            first = np.where(step > 0, 0, np.where(step < 0, IMAGE - 7, rng.integers(0, IMAGE - 6, 2)))
-            place = first + np.arange(length)[:, None] * step  # (L, 2)
+            first = np.where(
+                step > 0, 0, np.where(step < 0, IMAGE - 7, rng.integers(0, (IMAGE - 7) // lane + 1, 2) * lane)
+            )
+            place = first + speed * np.arange(length)[:, None] * step  # (L, 2)
             frames = np.full((length, IMAGE, IMAGE, 3), 30, np.uint8)
             for frame, (x, y) in zip(frames, place, strict=True):
                 frame[y : y + 6, x : x + 6] = (220, 120, 40)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from lewm.plan import action_space as action_space
     from lewm.train import LoadedRun as LoadedRun
     from lewm.train import load_run as load_run
-    from lewm.train import resume as resume_run
-    from lewm.train import train as train_run
+    from lewm.train import resume as resume_run  # noqa: F401
+    from lewm.train import train as train_run  # noqa: F401
 
 # Where each public name lives. `lewm.train` is the room of that name, so its function is `train_run` here.
 _HOMES = {

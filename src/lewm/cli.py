@@ -1,7 +1,7 @@
 """The command line: `lewm collect | train | eval | plan | info | report | demo`.
 
-Progress and errors go to standard error, results to standard output. Commands import what they need when they run: torch
-takes seconds to load, and a machine that only shows a help text need not have it.
+Progress and errors go to standard error, results to standard output. Commands import what they need when they run:
+torch takes seconds to load, and a machine that only shows a help text need not have it.
 """
 
 import ctypes
@@ -23,7 +23,6 @@ from lewm.config import ActionConfig, Config, DataConfig, EvalConfig, PlanConfig
 Row = tuple[str, str, str]
 """A measure, this run's number, and what a trivial rival gets."""
 
-Form = TypeVar("Form")
 Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 RunFolder = Annotated[Path | None, tyro.conf.arg(metavar="RUN")]
 Json = FlagCreatePairsOff[bool]
@@ -57,20 +56,22 @@ class _Settings(Config):
     @classmethod
     def of(cls, config: Config) -> "_Settings":
         """Take over the settings of a configuration."""
-        parts = {f.name: getattr(config, f.name) for f in dataclasses.fields(Config)}
-        return cls(**parts | {"data": _Data(**dataclasses.asdict(config.data))})
+        parts: dict[str, Any] = {f.name: getattr(config, f.name) for f in dataclasses.fields(Config)}
+        parts["data"] = _Data(**dataclasses.asdict(config.data))
+        return cls(**parts)
 
     def config(self) -> Config:
         """Return the configuration, validated."""
-        parts = {f.name: getattr(self, f.name) for f in dataclasses.fields(Config)}
-        return Config(**parts | {"data": DataConfig(**dataclasses.asdict(self.data))})
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(Config)}
+        parts["data"] = DataConfig(**dataclasses.asdict(self.data))
+        return Config(**parts)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collect:
     """Collect episodes of a task into a store, in parallel; goes on after the episodes that the store already has."""
 
-    task: Positional[str]
+    task: Annotated[Positional[str], tyro.conf.arg(metavar="TASK")]
     """two-room, two-room-discrete or push-t."""
     episodes: int
     """Episodes that the store has in the end."""
@@ -82,14 +83,41 @@ class Collect:
     """Frames of an episode."""
     seed: int = 0
     """Seed of everything that is drawn."""
-    workers: int | None = None
+    workers: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Processes; by default one a core."""
     json: Json = False
     """Print one line of JSON and nothing else."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Train:
+class _WithSettings:
+    json: Json = False
+    """Print one line of JSON and nothing else."""
+    settings: Annotated[_Settings, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OfRun:
+    run: Annotated[Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """Run folder."""
+    data: Folder = None
+    """Another store than the one that the run was trained on."""
+    json: Json = False
+    """Print one line of JSON and nothing else."""
+    seed: int
+    """Seed of all draws, and of planning."""
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    """Where to compute."""
+    plan: PlanConfig
+    eval: EvalConfig
+
+
+WithSettings = TypeVar("WithSettings", bound=_WithSettings)
+OfRun = TypeVar("OfRun", bound=_OfRun)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(_WithSettings):
     """Train a world model on a store (--data, --out), or go on with a run that was stopped (--resume).
 
     Every setting below can be given by name; the others come from the preset.
@@ -101,62 +129,37 @@ class Train:
     """New run folder."""
     resume: RunFolder = None
     """Run folder to go on with, by the settings that it was started with."""
-    json: Json = False
-    """Print one line of JSON and nothing else."""
-    settings: Annotated[_Settings, tyro.conf.arg(name="")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Eval:
-    """Measure a run on held-out episodes: writes eval.json and report.html into it. Settings are the run's own where none is given."""
+class Eval(_OfRun):
+    """Measure a run on held-out episodes; writes eval.json, which --json prints, and report.html into it.
 
-    run: Annotated[Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Run folder."""
-    data: Folder = None
-    """Another store than the one that the run was trained on."""
-    json: Json = False
-    """Print the content of eval.json as one line and nothing else."""
-    seed: int = 0
-    """Seed of all draws, and of planning."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute."""
-    plan: PlanConfig
-    eval: EvalConfig
+    Settings that are not given are those of the run.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
-    """Plan in closed loop from held-out starts, beside a random policy. Settings are the run's own where none is given."""
+class Plan(_OfRun):
+    """Plan in closed loop from held-out starts, beside a random policy; --json prints eval.json's `planning` object.
 
-    run: Annotated[Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """Run folder."""
-    planner: Literal["cem", "mppi"] | None = None
+    Settings that are not given are those of the run.
+    """
+
+    planner: Annotated[Literal["cem", "mppi"] | None, tyro.conf.arg(metavar="{cem,mppi}")] = None
     """Short for --plan.planner."""
-    episodes: int | None = None
+    episodes: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Short for --eval.episodes."""
     video: Annotated[Path | None, tyro.conf.arg(metavar="FILE.mp4")] = None
     """Write a video of some episodes."""
-    data: Folder = None
-    """Another store than the one that the run was trained on."""
-    json: Json = False
-    """Print the `planning` object of eval.json as one line and nothing else."""
-    seed: int = 0
-    """Seed of all draws, and of planning."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute."""
-    plan: PlanConfig
-    eval: EvalConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class Info:
+class Info(_WithSettings):
     """Show sizes and parameter counts of a run, or of a preset with the settings given."""
 
     run: Annotated[Positional[Path | None], tyro.conf.arg(metavar="[RUN]")] = None
     """Run folder; without one, the preset is shown."""
-    json: Json = False
-    """Print one line of JSON and nothing else."""
-    settings: Annotated[_Settings, tyro.conf.arg(name="")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +174,7 @@ class Report:
 
 @dataclass(frozen=True, kw_only=True)
 class Demo:
-    """Do the main job from nothing on Two-Room: collect, train, evaluate, plan, report. Goes on where it was stopped."""
+    """Do the main job on Two-Room: collect, train, evaluate, plan, report. Goes on where it was stopped."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/demo")
     """Run folder, which gets the store as well."""
@@ -199,6 +202,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if extra is None:
             raise
         return _fail(f'{error.name} is not installed; pip install "lewm[{extra}]"')
+    except BrokenPipeError:  # whoever reads the output has had enough, as in `lewm info | head -3`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except OSError as error:
         return _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
     except ValueError as error:
@@ -231,36 +237,33 @@ def _prepare_process() -> None:
         libc.mallopt(-1, 512 * 2**20)
 
 
-def _parse(name: str, form: type[Form], argv: Sequence[str], default: Form | None = None) -> Form:
-    given = {} if default is None else {"default": default}
-    return tyro.cli(form, prog=f"lewm {name}", args=argv, **given)
-
-
-def _parse_settings(name: str, form: type[Form], argv: Sequence[str], make: Callable[[Config], Form]) -> Form:
+def _parse_settings(name: str, form: type[WithSettings], argv: Sequence[str]) -> WithSettings:
     """Parse options that include settings: first for the preset alone, then with that preset's values as defaults."""
-    without_help = [argument for argument in argv if argument not in ("-h", "--help")]
-    first = _parse(name, form, without_help, make(preset("tiny")))
-    return _parse(name, form, argv, make(preset(first.settings.preset)))  # pyright: ignore[reportAttributeAccessIssue]
+
+    def parse(chosen: str, arguments: Sequence[str]) -> WithSettings:
+        return tyro.cli(form, prog=f"lewm {name}", args=arguments, default=form(settings=_Settings.of(preset(chosen))))
+
+    first = parse("tiny", [argument for argument in argv if argument not in ("-h", "--help")])
+    return parse(first.settings.preset, argv)
 
 
-def _parse_of_run(name: str, form: type[Form], argv: Sequence[str]) -> tuple[Form, Config]:
+def _parse_of_run(name: str, form: type[OfRun], argv: Sequence[str]) -> tuple[OfRun, Config]:
     """Parse options of a trained run: first for the run alone, then with its settings as defaults."""
 
-    def default(config: Config) -> Form:
-        own = {key: getattr(config, key) for key in ("seed", "device", "plan", "eval")}
-        return form(run=tyro.MISSING, **own)
+    def parse(config: Config) -> OfRun:
+        default = form(run=tyro.MISSING, seed=config.seed, device=config.device, plan=config.plan, eval=config.eval)
+        return tyro.cli(form, prog=f"lewm {name}", args=argv, default=default)
 
-    run = _parse(name, form, argv, default(preset("tiny"))).run  # pyright: ignore[reportAttributeAccessIssue]
+    run = parse(preset("tiny")).run
     from lewm.train.checkpoint import load_config
 
     config = load_config(run)
-    return _parse(name, form, argv, default(config)), config
+    args = parse(config)
+    return args, dataclasses.replace(config, seed=args.seed, plan=args.plan, eval=args.eval)
 
 
 def _show(as_json: bool, result: Mapping[str, Any], show: Callable[[], None]) -> None:
-    """Print a result, by one of several data-parallel processes."""
-    if os.environ.get("RANK", "0") != "0":
-        return
+    """Print a result as one line of JSON, or as it is shown to people."""
     if as_json:
         print(json.dumps(result))
     else:
@@ -278,7 +281,7 @@ def _print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]
 
 
 def _collect(argv: list[str]) -> None:
-    args = _parse("collect", Collect, argv)
+    args = tyro.cli(Collect, prog="lewm collect", args=argv)
     from lewm.envs import collect
 
     try:
@@ -304,7 +307,7 @@ def _collect(argv: list[str]) -> None:
 
 
 def _train(argv: list[str]) -> None:
-    args = _parse_settings("train", Train, argv, lambda config: Train(settings=_Settings.of(config)))
+    args = _parse_settings("train", Train, argv)
     if args.resume is not None:
         if args != Train(resume=args.resume, json=args.json, settings=_Settings.of(preset("tiny"))):
             raise ValueError(
@@ -317,6 +320,8 @@ def _train(argv: list[str]) -> None:
     else:
         run, config = args.out, args.settings.config()
     _train_run(config, args.data, run)
+    if os.environ.get("RANK", "0") != "0":
+        return  # under `torchrun`, the first process speaks for all
     summary = {"run": str(run)} | _last_metrics(run)
     _show(args.json, summary, lambda: print(f"{run}: {summary['step']} steps, loss {summary['loss']:.4f}"))
 
@@ -348,7 +353,6 @@ def _last_metrics(run: Path) -> dict[str, Any]:
 
 def _eval(argv: list[str]) -> None:
     args, config = _parse_of_run("eval", Eval, argv)
-    config = dataclasses.replace(config, seed=args.seed, plan=args.plan, eval=args.eval)
     from lewm.evaluate import evaluate_run, figures  # noqa: F401  without matplotlib, fail before the long part
     from lewm.evaluate.report import write_report
 
@@ -364,9 +368,10 @@ def _eval(argv: list[str]) -> None:
 
 def _plan(argv: list[str]) -> None:
     args, config = _parse_of_run("plan", Plan, argv)
-    plan = args.plan if args.planner is None else dataclasses.replace(args.plan, planner=args.planner)
-    evaluation = args.eval if args.episodes is None else dataclasses.replace(args.eval, episodes=args.episodes)
-    config = dataclasses.replace(config, seed=args.seed, plan=plan, eval=evaluation)
+    if args.planner is not None:
+        config = dataclasses.replace(config, plan=dataclasses.replace(config.plan, planner=args.planner))
+    if args.episodes is not None:
+        config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, episodes=args.episodes))
     from lewm.evaluate import plan_run
 
     planning = plan_run(args.run, data=args.data, device=args.device, config=config, video=args.video)
@@ -381,7 +386,7 @@ def _plan(argv: list[str]) -> None:
 
 
 def _info(argv: list[str]) -> None:
-    args = _parse_settings("info", Info, argv, lambda config: Info(settings=_Settings.of(config)))
+    args = _parse_settings("info", Info, argv)
     if args.run is None:
         title, config = f"preset {args.settings.preset}", args.settings.config()
     else:
@@ -393,7 +398,7 @@ def _info(argv: list[str]) -> None:
     info = describe(config)
 
     def show() -> None:
-        notes = {"total": " (encoder, predictor, action)", "target_encoder": " (EMA copy)", "steps_to_go": " (planning)"}
+        notes = {"total": " of the three", "target_encoder": " (EMA copy)", "steps_to_go": " (planning cost)"}
         order = ("encoder", "predictor", "action", "total", "target_encoder", "steps_to_go")
         counts = [(f"{name}{notes.get(name, '')}", f"{info['parameters'][name]:,}") for name in order]
         _print_table(f"{title}: parameters", ("part", "number"), counts)
@@ -441,7 +446,7 @@ def describe(config: Config) -> dict[str, Any]:
 
 
 def _report(argv: list[str]) -> None:
-    args = _parse("report", Report, argv)
+    args = tyro.cli(Report, prog="lewm report", args=argv)
     from lewm.evaluate.report import write_report
 
     report = write_report(args.run)
@@ -449,7 +454,7 @@ def _report(argv: list[str]) -> None:
 
 
 def _demo(argv: list[str]) -> None:
-    args = _parse("demo", Demo, argv)
+    args = tyro.cli(Demo, prog="lewm demo", args=argv)
     from lewm.envs import collect
     from lewm.evaluate import evaluate_run, figures, plan_run, video  # noqa: F401  without an extra, fail early
     from lewm.evaluate.report import NAME, write_report
@@ -464,31 +469,32 @@ def _demo(argv: list[str]) -> None:
                 f"out={run}: holds a run with other settings (seed {old.seed}, preset {old.preset}); remove the folder "
                 "or give another --out"
             )
-    if (run / NAME).is_file():
-        results = json.loads((run / "eval.json").read_text(encoding="utf-8"))
+    results_file = run / "eval.json"
+    if (run / NAME).is_file() and results_file.is_file():
         _announce(f"{run} holds a finished demo, shown again here; remove the folder to run it anew")
     else:
         _announce(f"1 of 5: collect {DEMO_EPISODES} episodes of {DEMO_TASK} into {store}")
-        image_size = config.model.image_size
         collect(
             DEMO_TASK,
             store,
             episodes=DEMO_EPISODES,
-            image_size=image_size,
+            image_size=config.model.image_size,
             episode_length=DEMO_EPISODE_LENGTH,
             seed=args.seed,
         )
-        steps, extra = config.train.steps, config.train.cost_steps
-        _announce(f"2 of 5: train preset {DEMO_PRESET}, {steps} steps, then the planning cost, {extra} steps")
-        _train_run(None if (run / CONFIG).is_file() else config, store, run)
-        usual = EvalConfig().episodes
-        _announce(f"3 of 5: evaluate on held-out episodes, {DEMO_EVAL.episodes} in closed loop ({usual} by default)")
-        results = evaluate_run(run)
+        if not results_file.is_file():
+            steps, extra = config.train.steps, config.train.cost_steps
+            _announce(f"2 of 5: train preset {DEMO_PRESET}, {steps} steps, then the planning cost, {extra} steps")
+            _train_run(None if (run / CONFIG).is_file() else config, store, run)
+            few, usual = DEMO_EVAL.episodes, EvalConfig().episodes
+            _announce(f"3 of 5: evaluate on held-out episodes, {few} in closed loop ({usual} by default)")
+            evaluate_run(run)
         _announce(f"4 of 5: plan {DEMO_VIDEO_EPISODES} episodes for the video")
-        few = dataclasses.replace(config.eval, episodes=DEMO_VIDEO_EPISODES)
-        plan_run(run, config=dataclasses.replace(config, eval=few), video=run / "plan.mp4")
+        for_video = dataclasses.replace(config.eval, episodes=DEMO_VIDEO_EPISODES)
+        plan_run(run, config=dataclasses.replace(config, eval=for_video), video=run / "plan.mp4")
         _announce("5 of 5: report")
         write_report(run)
+    results = json.loads(results_file.read_text(encoding="utf-8"))
 
     def show() -> None:
         _print_table("Two-Room, held-out episodes", _HEADS, number_rows(results))
@@ -555,7 +561,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[list[str]], None]]] = {
 }
 # Modules that are not in the base install, and the extra that brings them.
 _EXTRA_OF = {
-    **dict.fromkeys(("torch", "pyarrow", "tensorboard", "rich"), "train"),
+    **dict.fromkeys(("torch", "pyarrow", "tensorboard", "rich", "av"), "train"),
     **dict.fromkeys(("gymnasium", "gym_pusht", "pymunk", "pygame"), "env"),
-    **dict.fromkeys(("matplotlib", "PIL", "imageio", "av"), "report"),
+    **dict.fromkeys(("matplotlib", "PIL", "imageio"), "report"),
 }

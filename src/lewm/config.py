@@ -378,7 +378,15 @@ _TINY = replace(
         predictor_depth=3,
         predictor_heads=2,
     ),
-    train=replace(_PAPER.train, steps=2000, batch_size=64, learning_rate=3e-3, warmup=0.1, precision="float32", checkpoint_every=250),
+    train=replace(
+        _PAPER.train,
+        steps=2000,
+        batch_size=64,
+        learning_rate=3e-3,
+        warmup=0.1,
+        precision="float32",
+        checkpoint_every=250,
+    ),
     plan=PlanConfig(horizon=5),
 )
 # The article as it is written: trimmed contexts alone, the token spectrum at 0.1, targets as the encoder gives them.

@@ -211,10 +211,8 @@ def plan_run(
         ValueError: As `evaluate_run`; or the store's task is not a known one, or the video is not an .mp4.
     """
     if video is not None:
-        from lewm.evaluate.video import (
-            check_suffix,
-            write_video,
-        )  # needs the `report` extra, and nothing else here does
+        # needs the `report` extra, and nothing else here does
+        from lewm.evaluate.video import check_suffix, write_video
 
         check_suffix(video)  # before the long part
     of = open_run(run, data=data, device=device, config=config)
@@ -240,8 +238,12 @@ def decisions(config: Config) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Library:
-    """Held-out frames as nearest neighbours: (L,) indices in the store and (L, N, D) representations that predictions
-    live among."""
+    """Held-out frames, in which the neighbours of predictions are looked for.
+
+    Args:
+        index: (L,) indices in the store.
+        tokens: (L, N, D) the target encoder's representations, in whose space predictions live.
+    """
 
     index: NDArray[np.int64]
     tokens: Tensor

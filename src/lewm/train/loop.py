@@ -63,9 +63,6 @@ def train(config: Config, data: Path, run: Path, *, progress: bool = True) -> No
     store = Store(data)
     config = with_data(config, data, store.meta.action_kind, store.meta.action_size)
     _check_store(store, config)
-    if rank() == 0:
-        run.mkdir(parents=True, exist_ok=True)
-        save_config(run, config)
     _run(config, store, run, progress=progress)
 
 
@@ -110,6 +107,9 @@ def _run(config: Config, store: Store, run: Path, *, progress: bool) -> None:
         rank=rank(),
         world_size=world_size(),
     )
+    if rank() == 0 and not (run / CONFIG).exists():  # only now: settings that do not fit leave no folder behind
+        run.mkdir(parents=True, exist_ok=True)
+        save_config(run, config)
     torch.manual_seed(config.seed)
     model = WorldModel(config)
     if config.action.kind == "continuous":

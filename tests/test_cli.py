@@ -1,0 +1,372 @@
+"""The command line from end to end, in one process: what it accepts, what it prints, and how it fails.
+
+Run as a script, this file writes the list of options anew: `python tests/test_cli.py`.
+"""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lewm
+import lewm.config
+import lewm.envs
+import lewm.train.loop
+from lewm import cli
+from lewm.cli import main
+from lewm.config import EvalConfig, PlanConfig
+from lewm.data import Store
+from lewm.train.checkpoint import load_config
+from tiny import IMAGE, tiny
+
+GOLDEN = Path(__file__).parent / "golden" / "cli.txt"
+COMMANDS = ("collect", "train", "eval", "plan", "info", "report", "demo")
+FULL = lewm.preset("tiny")
+EVAL = EvalConfig(
+    episodes=3, split_episodes=2, goal_offset=5, budget=6, horizons=(1, 2), clips=8, probe_frames=40
+)  # fmt: skip
+SMALL = dataclasses.replace(
+    tiny(data__frame_skip=2, data__held_out=0.34, train__steps=6, train__checkpoint_every=2, train__cost_steps=2),
+    plan=PlanConfig(horizon=2, candidates=4, elites=2, iterations=1),
+    eval=EVAL,
+)
+COLLECT = ("--episodes", "6", "--episode-length", "20", "--image-size", str(IMAGE), "--workers", "1")
+
+
+def options(command: str) -> list[str]:
+    """Return the options of a command with what they take, as its help lists them."""
+    columns, os.environ["COLUMNS"] = os.environ.get("COLUMNS"), "110"
+    out = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+            main([command, "--help"])
+    finally:
+        os.environ.pop("COLUMNS") if columns is None else os.environ.update(COLUMNS=columns)
+    lines = [line.strip("│ ") for line in out.getvalue().splitlines()]  # without frames where the stream has no Unicode
+    positional = re.findall(r" (\[?(?!OPTIONS)[A-Z]+\]?)(?: \[--json\])?$", lines[0])
+    listed = [re.split(" {2,}", line)[0] for line in lines if re.match("--?[a-z]", line)]
+    return [f"{command} {option}" for option in (*positional, *listed)]
+
+
+def surface() -> str:
+    """Return the whole command line as text, one option a line."""
+    return "".join(f"{line}\n" for command in COMMANDS for line in options(command))
+
+
+@pytest.fixture(autouse=True)
+def small_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make `tiny` a preset that trains in milliseconds."""
+    monkeypatch.setitem(lewm.config.PRESETS, "tiny", SMALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that holds a store, `store`, and a run of it, `run`, trained and stopped and resumed."""
+    path = tmp_path_factory.mktemp("cli")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(lewm.config.PRESETS, "tiny", SMALL)
+        assert main(["collect", "two-room", "--out", str(path / "store"), *COLLECT]) == 0
+        step, calls = lewm.train.loop.train_step, []
+
+        def stop_at_third(*args: Any, **kwargs: Any) -> Any:
+            calls.append(1)
+            if len(calls) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return step(*args, **kwargs)
+
+        patch.setattr(lewm.train.loop, "train_step", stop_at_third)
+        train = ["train", "--data", str(path / "store"), "--preset", "tiny", "--out", str(path / "run"), "--seed", "3"]
+        with pytest.raises(SystemExit, match="stopped at step 3; go on with `lewm train --resume"):
+            main(train)
+        assert main(["train", "--resume", str(path / "run")]) == 0
+    return path
+
+
+def json_line(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """Return the one line of JSON that is all a command has printed on standard output."""
+    (line,) = capsys.readouterr().out.splitlines()
+    return json.loads(line)
+
+
+def error_of(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command that must fail with one line on standard error, and return that line."""
+    capsys.readouterr()
+    assert main(argv) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = [line for line in err.splitlines() if not line.startswith(("collecting", "train "))]
+    assert line.startswith("error: ")
+    return line
+
+
+def test_options_are_those_of_the_golden_list() -> None:
+    assert surface() == GOLDEN.read_text(encoding="utf-8"), "if this is meant, run: python tests/test_cli.py"
+
+
+def test_every_setting_has_an_option_and_a_help_text(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = {line.split()[1].rstrip(",") for line in options("train")}
+    config = lewm.preset("paper")
+    for group in ("data", "model", "mask", "loss", "train", "plan", "eval"):
+        names = {f"--{group}.{f.name.replace('_', '-')}" for f in dataclasses.fields(getattr(config, group))}
+        assert names - {"--data.path"} <= listed
+    assert not any(option.startswith(("--action", "--data.path")) for option in listed)
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert "Peak learning rate." in text
+    assert "K: action sequences" in text
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["info", "--help"], ["train", "--preset", "paper", "--help"]])
+def test_help_loads_no_torch(argv: list[str]) -> None:
+    code = f"""
+import sys, contextlib
+from lewm.cli import main
+with contextlib.suppress(SystemExit):
+    main({argv!r})
+sys.exit('torch' in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "usage: lewm" in done.stdout
+
+
+def test_module_runs_as_a_program() -> None:
+    command = [sys.executable, "-m", "lewm", "colect"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2
+    assert "did you mean lewm collect?" in done.stderr
+
+
+def test_usage_errors_have_status_2_and_name_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    assert main(["trian"]) == 2
+    assert "did you mean lewm train?" in capsys.readouterr().err
+    for argv, told in (
+        (["train", "--model.image-sise", "64"], "--model.image-size"),
+        (["train", "--train.steps", "many"], "--train.steps"),
+        (["plan", "run", "--planner", "cme"], "cem"),
+        (["eval"], "RUN"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(argv)
+        assert stopped.value.code == 2
+        out, err = capsys.readouterr()
+        assert told in err
+        assert out == ""
+
+
+def test_wrong_values_are_one_line(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, run, new = str(folder / "store"), str(folder / "run"), str(tmp_path / "new")
+    train = ["train", "--data", store, "--out", new]
+    assert "did you mean tiny?" in error_of([*train, "--preset", "tinny"], capsys)
+    assert "did you mean push-t?" in error_of(["collect", "pusht", "--episodes", "2", "--out", new], capsys)
+    assert "use 128 or 136" in error_of([*train, "--model.image-size", "130"], capsys)
+    assert f"use --model.image-size {IMAGE}" in error_of([*train, "--model.image-size", "64"], capsys)
+    assert "is not a store" in error_of(["train", "--data", new, "--out", new], capsys)
+    assert "give --data DIR --out DIR" in error_of(["train", "--data", store], capsys)
+    assert "leave the other options out" in error_of(["train", "--resume", run, "--seed", "4"], capsys)
+    assert "is a run already" in error_of(["train", "--data", store, "--out", run], capsys)
+    assert "no such folder" in error_of(["train", "--resume", new], capsys)
+    assert "no such folder" in error_of(["eval", new], capsys)
+    assert "must end in .mp4" in error_of(["plan", run, "--video", "plan.gif"], capsys)
+    assert "plan.elites=9" in error_of(["plan", run, "--plan.elites", "9"], capsys)
+    assert "has settings of its own" in error_of(["info", run, "--seed", "4"], capsys)
+    assert not Path(new).exists()
+
+
+def test_empty_store_is_one_line(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    meta = Store(folder / "store").meta
+    lewm.StoreWriter(tmp_path / "empty", meta).close()
+    line = error_of(["train", "--data", str(tmp_path / "empty"), "--out", str(tmp_path / "new")], capsys)
+    assert "no complete episode" in line
+
+
+def test_run_without_weights_is_one_line(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run", ignore=shutil.ignore_patterns("weights*", "state"))
+    for command in ("eval", "plan"):
+        assert "has no weights.safetensors" in error_of([command, str(tmp_path / "run")], capsys)
+
+
+def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert error_of(["info"], capsys) == 'error: torch is not installed; pip install "lewm[train]"'
+
+
+def test_failures_of_the_machine_are_one_line(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(error: Exception) -> Any:
+        def raise_it(*args: Any, **kwargs: Any) -> None:
+            raise error
+
+        return raise_it
+
+    collect = ["collect", "two-room", "--episodes", "2", "--out", str(tmp_path / "new")]
+    monkeypatch.setattr(lewm.envs, "collect", fail(RuntimeError("episode=1: a worker failed; run again to go on")))
+    assert "a worker failed" in error_of(collect, capsys)
+    monkeypatch.setattr(lewm.envs, "collect", fail(OSError(28, "store: disk full; free some space")))
+    assert error_of(collect, capsys) == "error: store: disk full; free some space"
+    monkeypatch.setattr(lewm.envs, "collect", fail(PermissionError(13, "Permission denied", "/store")))
+    assert error_of(collect, capsys) == "error: /store: Permission denied"
+    monkeypatch.setattr(lewm.envs, "collect", fail(KeyboardInterrupt()))  # pyright: ignore[reportArgumentType]
+    assert main(collect) == 130
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(lewm.train, "train", fail(lewm.train.NonFiniteLossError("loss=nan: not finite at step 3")))
+    train = ["train", "--data", str(folder / "store"), "--out", str(tmp_path / "run")]
+    assert error_of(train, capsys) == "error: loss=nan: not finite at step 3"
+
+
+def test_collect_goes_on_and_says_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    collect = ["collect", "two-room-discrete", "--out", str(tmp_path), *COLLECT[2:], "--json"]
+    assert main([*collect, "--episodes", "2"]) == 0
+    assert json_line(capsys)["episodes"] == 2
+    assert main([*collect, "--episodes", "3"]) == 0
+    assert json_line(capsys) == {
+        "store": str(tmp_path),
+        "task": "two-room-discrete",
+        "episodes": 3,
+        "frames": 60,
+        "image_size": IMAGE,
+    }
+
+
+def test_training_was_stopped_and_went_on(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = folder / "run"
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "loss_pred", "loss_reg"} <= rows[0].keys()
+    config = load_config(run)
+    assert (config.seed, config.train.steps, config.data.path) == (3, 6, str((folder / "store").resolve()))
+    assert main(["train", "--resume", str(run), "--json"]) == 0
+    summary = json_line(capsys)
+    assert (summary["run"], summary["step"], summary["loss"]) == (str(run), 6, rows[-1]["loss"])
+
+
+def test_two_processes_train_as_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(lewm.config.PRESETS, "tiny", FULL)  # other processes see the package as it is
+    small = (
+        "--train.steps", "2", "--train.batch-size", "8", "--train.cost-steps", "0", "--plan.cost", "tokens",
+        "--model.image-size", str(IMAGE), "--data.frame-skip", "2", "--data.held-out", "0.34", "--device", "cpu",
+    )  # fmt: skip
+    train = ["train", "--data", str(folder / "store"), *small, "--json", "--out"]
+    assert main([*train, str(tmp_path / "one")]) == 0
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "lewm"]
+    command = [*launch, *train, str(tmp_path / "two")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()  # one process speaks for all
+    assert json.loads(line)["loss"] == pytest.approx(json_line(capsys)["loss"], rel=1e-4)
+
+
+def test_settings_given_by_name_win_over_the_preset(folder: Path, tmp_path: Path) -> None:
+    named = ("--train.steps", "2", "--mask.context-ratio", "None", "--train.cost-steps", "0", "--plan.cost", "tokens")
+    train = ["train", "--data", str(folder / "store"), "--out", str(tmp_path / "run"), *named]
+    assert main(train) == 0
+    config = load_config(tmp_path / "run")
+    assert (config.train.steps, config.mask.context_ratio, config.plan.cost) == (2, None, "tokens")
+    assert config.model == SMALL.model
+
+
+def test_eval_writes_what_it_prints(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = folder / "run"
+    assert main(["eval", str(run), "--json", "--eval.split-episodes", "1"]) == 0
+    results = json_line(capsys)
+    assert results == json.loads((run / "eval.json").read_text(encoding="utf-8"))
+    assert results["planning"]["episodes"] == EVAL.episodes
+    assert results["cost"]["split_episodes"] == 1
+    assert "<html" in (run / "report.html").read_text(encoding="utf-8")
+    table = "\n".join(" ".join(row) for row in cli.number_rows(results))
+    for name in (
+        "Error ratio, 2 steps ahead",
+        "State R²",
+        "CEM success, 3 episodes",
+        "Cost alone, 1 episodes",
+    ):
+        assert name in table
+    (run / "report.html").unlink()
+    assert main(["report", str(run)]) == 0
+    assert capsys.readouterr().out.split() == [str(run / "report.html")]
+
+
+def test_plan_prints_the_planning_object(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = tmp_path / "videos" / "plan.mp4"
+    plan = ["plan", str(folder / "run"), "--planner", "mppi", "--episodes", "2", "--plan.candidates", "5"]
+    assert main([*plan, "--video", str(video), "--json"]) == 0
+    planning = json_line(capsys)
+    assert (planning["planner"], planning["episodes"], planning["candidates"]) == ("mppi", 2, 5)
+    wanted = {"success_rate", "ci95", "random_success_rate", "random_ci95", "seconds_per_plan"}
+    assert wanted <= planning.keys()
+    assert video.stat().st_size > 0
+
+
+def test_info_counts_parameters(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--preset", "paper", "--json"]) == 0
+    paper = json_line(capsys)
+    counts = paper["parameters"]
+    assert counts["total"] == counts["encoder"] + counts["predictor"] + counts["action"]
+    assert counts["encoder"] == counts["target_encoder"] == pytest.approx(11.5e6, rel=0.01)
+    assert counts["predictor"] == pytest.approx(2e6, rel=0.05)
+    assert (paper["tokens"], paper["width"]) == (64, 384)
+    assert main(["info", "--preset", "paper", "--model.image-size", "224", "--json"]) == 0
+    assert json_line(capsys)["tokens"] == 196
+    assert main(["info", str(folder / "run"), "--json"]) == 0
+    ours = json_line(capsys)
+    model = lewm.load_run(folder / "run").model
+    assert ours["parameters"]["encoder"] == sum(p.numel() for p in model.encoder.parameters())
+    assert (ours["frame_skip"], ours["model_action_size"]) == (2, 4)
+    assert main(["info", str(folder / "run")]) == 0
+    assert f"{ours['parameters']['total']:,}" in capsys.readouterr().out
+
+
+def test_demo_does_it_all_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "DEMO_EPISODES", 6)
+    monkeypatch.setattr(cli, "DEMO_EPISODE_LENGTH", 20)
+    monkeypatch.setattr(cli, "DEMO_EVAL", EVAL)
+    monkeypatch.setattr(cli, "DEMO_VIDEO_EPISODES", 1)
+    demo = ["demo", "--out", str(tmp_path / "demo")]
+    assert main(demo) == 0
+    out, err = capsys.readouterr()
+    results = json.loads((tmp_path / "demo" / "eval.json").read_text(encoding="utf-8"))
+    assert out.splitlines()[-1] == results["verdict"]
+    assert "Error ratio, 1 step ahead" in out
+    assert "3 in closed loop (200 by default)" in err
+    for name in ("report.html", "plan.mp4", "config.json", "weights.safetensors", "store/frames.npy"):
+        assert (tmp_path / "demo" / name).stat().st_size > 0
+
+    before = (tmp_path / "demo" / "weights.safetensors").read_bytes()
+    (tmp_path / "demo" / "report.html").unlink()  # as if stopped in the last stage
+    assert main([*demo, "--json"]) == 0
+    assert json_line(capsys)["verdict"] == results["verdict"]
+    assert (tmp_path / "demo" / "weights.safetensors").read_bytes() == before
+    assert main(demo) == 0
+    assert "holds a finished demo" in capsys.readouterr().err
+    assert "seed 0" in error_of([*demo, "--seed", "1"], capsys)
+
+
+def test_public_names_load_from_their_rooms() -> None:
+    for name, (module, attribute) in lewm._HOMES.items():
+        assert getattr(lewm, name) is getattr(sys.modules[module], attribute)
+        assert name in dir(lewm)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = lewm.nothing
+    assert np.isfinite(lewm.preset("tiny").train.learning_rate)
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(surface(), encoding="utf-8")

@@ -1,0 +1,174 @@
+"""The README and the documentation do what they say: code runs, commands, files and links exist, numbers are defined.
+
+Run as a script, this file writes the table of presets in docs/method.md anew: `python tests/test_readme.py`.
+"""
+
+import dataclasses
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lewm
+import lewm.config
+import lewm.envs
+from lewm import cli
+from lewm.config import PRESETS, Config, EvalConfig, PlanConfig
+from lewm.envs import collect
+from tiny import IMAGE, tiny
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+METHOD = ROOT / "docs" / "method.md"
+PLACE = re.compile(r"(?<=<!-- presets -->\n).*?(?=<!-- /presets -->)", re.DOTALL)
+SMALL = dataclasses.replace(
+    tiny(data__frame_skip=2, data__held_out=0.34, train__steps=3),
+    plan=PlanConfig(horizon=2, candidates=4, elites=2, iterations=1, cost="tokens"),
+    eval=EvalConfig(
+        episodes=2, split_episodes=1, goal_offset=5, budget=6, horizons=(1, 2), clips=4, probe_frames=40
+    ),
+)  # fmt: skip
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Return the code blocks of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """Return the settings of a configuration by their full names."""
+    groups = ("data", "model", "mask", "loss", "train", "plan", "eval")
+    return {f"{group}.{name}": value for group in groups for name, value in vars_of(getattr(config, group)).items()}
+
+
+def vars_of(part: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass with slots."""
+    return {f.name: getattr(part, f.name) for f in dataclasses.fields(part)}
+
+
+def preset_table() -> str:
+    """Return the settings in which presets differ, as Markdown."""
+    names = ("literal", "paper", "base", "tiny")
+    columns = [settings(PRESETS[name]) for name in names]
+    rows = [f"| setting | {' | '.join(names)} |", f"|---{'|---' * len(names)}|"]
+    for key in columns[0]:
+        values = [column[key] for column in columns]
+        if any(value != values[0] for value in values):
+            shown = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in values)
+            rows.append(f"| `{key}` | {' | '.join(shown)} |")
+    return "".join(f"{row}\n" for row in rows)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Execute the Python blocks of README, quickstart and data, in small, one after another; return the folder."""
+    folder, before = tmp_path_factory.mktemp("readme"), Path.cwd()
+    made: list[str] = []
+
+    def collect_few(task: str, out: str, *, episodes: int, workers: int) -> Any:
+        made.append(out)
+        assert episodes == 400
+        return collect(task, out, episodes=6, workers=workers, image_size=IMAGE, episode_length=20, progress=False)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(lewm.config.PRESETS, "tiny", SMALL)
+        patch.setattr(lewm.envs, "collect", collect_few)
+        os.chdir(folder)
+        try:
+            for page in (ROOT / "README.md", ROOT / "docs" / "quickstart.md", ROOT / "docs" / "data.md"):
+                found = blocks(page, "python")
+                assert found, page
+                for block in found:
+                    exec(compile(block, str(page), "exec"), {})
+        finally:
+            os.chdir(before)
+    assert made == ["data/two-room"]
+    return folder
+
+
+def test_python_blocks_run(run: Path) -> None:
+    results = json.loads((run / "runs" / "two-room" / "eval.json").read_text(encoding="utf-8"))
+    assert results["verdict"].startswith("The model ")
+    assert lewm.Store(run / "data" / "my-arm").num_frames == 150
+
+
+def test_every_logged_metric_is_defined(run: Path) -> None:
+    lines = (run / "runs" / "two-room" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    logged = {name for line in lines for name in json.loads(line)}
+    section = METHOD.read_text(encoding="utf-8").partition("## Logged metrics")[2]
+    assert logged == set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE))
+
+
+def test_every_number_of_an_evaluation_is_defined(run: Path) -> None:
+    results = json.loads((run / "runs" / "two-room" / "eval.json").read_text(encoding="utf-8"))
+    text = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8").partition("## `eval.json`")[2]
+    defined = set(re.findall(r"`(\w+)`", text))
+    measured = set(results)
+    for part in ("machine", "data", "spectrum", "prediction", "probe", "cost", "planning"):
+        measured |= set(results[part])
+    assert measured <= defined
+
+
+def test_table_of_presets_is_that_of_the_code() -> None:
+    (written,) = PLACE.findall(METHOD.read_text(encoding="utf-8"))
+    assert written == preset_table(), "presets have changed; run: python tests/test_readme.py"
+
+
+def test_commands_and_their_options_exist() -> None:
+    known = (ROOT / "tests" / "golden" / "cli.txt").read_text(encoding="utf-8")
+    found = 0
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        in_table = re.findall(r"^\| `(lewm .*?)`", text, re.MULTILINE)
+        for line in [*in_table, *"".join(blocks(page, "bash")).splitlines()]:
+            words = line.partition("#")[0].replace("torchrun --nproc-per-node 2 -m ", "").split()
+            if words[:1] != ["lewm"]:
+                continue
+            found += 1
+            assert words[1] in cli._COMMANDS, line
+            for option in [word for word in words if word.startswith("--")]:
+                assert re.search(rf"^{words[1]} {re.escape(option)}\b", known, re.MULTILINE), line
+    assert found > 15
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = {target for page in PAGES for target in re.findall(r"\bmake (\w+)", "".join(blocks(page, "bash")))}
+    assert {"demo", "test", "install"} <= targets
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_named_places_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"(?<!!)\[[^\]]*\]\(([^)#]+)\)", text):
+        assert (page.parent / link).exists(), link
+    for file in re.findall(r"`((?:src|tests|benchmarks)/[\w/.]+)`", text):
+        assert (ROOT / file).is_file(), file
+
+
+def test_functions_that_the_method_names_exist() -> None:
+    source = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "src" / "lewm").rglob("*.py"))
+    text = METHOD.read_text(encoding="utf-8")
+    algorithms = text.partition("## Algorithm 1")[2].partition("## Presets")[0]
+    names = set(re.findall(r"`(?:\w+\.)?(\w+)`", algorithms)) - {"target_encoder"}
+    assert len(names) > 15
+    for name in names:
+        assert re.search(rf"(?:def|class) {name}\b", source), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_settings_that_a_page_names_exist(page: Path) -> None:
+    known = settings(lewm.preset("paper"))
+    groups = "data|model|mask|loss|train|plan|eval"
+    for name in re.findall(rf"`((?:{groups})\.[a-z_]+)(?:=\w+)?`", page.read_text(encoding="utf-8")):
+        exempt = name.endswith((".json", ".npz")) or name == "model.num_tokens"  # files, and a derived value
+        assert exempt or name in known, name
+
+
+if __name__ == "__main__":
+    METHOD.write_text(PLACE.sub(preset_table(), METHOD.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,266 @@
+"""Run folders: what is saved comes back, and what is missing, damaged or of another run is named in one line."""
+
+import copy
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lewm import files
+from lewm.config import Config
+from lewm.model import WorldModel
+from lewm.train.checkpoint import (
+    CONFIG,
+    STATE,
+    WEIGHTS,
+    load_config,
+    load_run,
+    load_state,
+    save_config,
+    save_state,
+    save_weights,
+    with_data,
+)
+from lewm.train.schedule import make_optimizer
+from tiny import TINY, tiny
+
+
+def make(config: Config = TINY, seed: int = 0) -> tuple[WorldModel, torch.optim.AdamW]:
+    torch.manual_seed(seed)
+    model = WorldModel(config)
+    return model, make_optimizer(model, config.train)
+
+
+def learn(model: WorldModel, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    """One step on some gradient; the head, which is fitted later, gets none."""
+    torch.manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and not name.startswith("steps_to_go."):
+            parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    model.ema_update(0.9)
+
+
+def written(run: Path, config: Config = TINY) -> tuple[WorldModel, torch.optim.AdamW]:
+    """A run folder after three steps."""
+    run.mkdir(exist_ok=True)
+    save_config(run, config)
+    model, optimizer = make(config)
+    for step in range(3):
+        learn(model, optimizer, step)
+    save_state(run, model, optimizer, 3)
+    return model, optimizer
+
+
+def one_line(call: Callable[[], object], kind: type[Exception] = ValueError) -> str:
+    with pytest.raises(kind) as error:
+        call()
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def assert_equal(one: WorldModel, two: WorldModel) -> None:
+    for (name, a), (other, b) in zip(one.state_dict().items(), two.state_dict().items(), strict=True):
+        assert name == other
+        assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("settings", [{}, {"model__final_norm": "layer", "action__kind": "discrete"}])
+def test_state_goes_on_exactly(tmp_path: Path, settings: dict[str, str]) -> None:
+    config = tiny(**settings)
+    model, optimizer = written(tmp_path, config)
+    other, its_optimizer = make(config, seed=1)
+    assert load_state(tmp_path, other, its_optimizer) == 3
+    assert_equal(model, other)
+    for m, o in ((model, optimizer), (other, its_optimizer)):
+        learn(m, o, 7)
+    assert_equal(model, other)
+    assert sorted(os.listdir(tmp_path)) == sorted([CONFIG, WEIGHTS, "state"])
+    assert os.listdir(tmp_path / "state") == [Path(STATE).name]
+
+
+def test_no_checkpoint_yet(tmp_path: Path) -> None:
+    model, optimizer = make()
+    before = copy.deepcopy(model)
+    assert load_state(tmp_path, model, optimizer) == 0
+    assert_equal(before, model)
+    assert not optimizer.state
+
+
+def test_load_run(tmp_path: Path) -> None:
+    config = with_data(TINY, tmp_path / "store", "continuous", 2)
+    model, _ = written(tmp_path / "run", config)
+    loaded = load_run(tmp_path / "run")
+    assert loaded.config == config
+    assert loaded.data == tmp_path / "store"
+    assert not loaded.model.training
+    assert_equal(loaded.model, model)
+    assert load_run(tmp_path / "run", "cpu").model.device.type == "cpu"
+
+
+def test_a_model_without_data(tmp_path: Path) -> None:
+    written(tmp_path)
+    assert load_run(tmp_path).data is None
+
+
+def test_with_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = with_data(TINY, Path("store"), "discrete", 5)
+    assert config.data.path == str(tmp_path / "store")  # the run is found from any folder
+    assert (config.action.kind, config.action.size) == ("discrete", 5)
+    assert config.model == TINY.model
+
+
+def test_missing_folder_and_files(tmp_path: Path) -> None:
+    none = tmp_path / "none"
+    assert one_line(lambda: load_run(none)) == f"run={none}: no such folder; give the --out folder of `lewm train`"
+    assert (
+        one_line(lambda: load_run(tmp_path))
+        == f"run={tmp_path}: has no config.json; give the --out folder of `lewm train`"
+    )
+    save_config(tmp_path, TINY)
+    assert one_line(lambda: load_run(tmp_path)) == (
+        f"run={tmp_path}: has no weights.safetensors; go on with `lewm train --resume {tmp_path}`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "not JSON"), (b"{]", "not JSON"), (b"\xff\xfe\x00", "is no text"), (b"[]", "schema_version=None")],
+)
+def test_damaged_config(tmp_path: Path, content: bytes, message: str) -> None:
+    written(tmp_path)
+    (tmp_path / CONFIG).write_bytes(content)
+    text = one_line(lambda: load_config(tmp_path))
+    assert text.startswith(f"{tmp_path / CONFIG}: {message}")
+    assert "train again" in text
+
+
+def damage(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "noise": b"\x93" * 500}[how])
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "noise"])
+def test_damaged_weights(tmp_path: Path, how: str) -> None:
+    written(tmp_path)
+    damage(tmp_path / WEIGHTS, how)
+    assert one_line(lambda: load_run(tmp_path)).startswith(f"{tmp_path / WEIGHTS}: damaged (")
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "noise"])
+def test_damaged_state(tmp_path: Path, how: str) -> None:
+    written(tmp_path)
+    damage(tmp_path / STATE, how)
+    model, optimizer = make()
+    before = copy.deepcopy(model)
+    assert one_line(lambda: load_state(tmp_path, model, optimizer)).startswith(f"{tmp_path / STATE}: damaged (")
+    assert_equal(before, model)
+
+
+def test_state_without_a_step(tmp_path: Path) -> None:
+    written(tmp_path)
+    save_file(load_file(tmp_path / STATE), tmp_path / STATE)
+    assert one_line(lambda: load_state(tmp_path, *make())) == (
+        f"{tmp_path / STATE}: has no step; restore the file or train again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model__width": 24}, r"encoder.blocks.0.attention.proj.bias=(16,): config.json makes it (24,)"),
+        ({"model__depth": 2}, r"encoder.blocks.1.attention.proj.bias=absent: config.json makes it (16,)"),
+        ({"action__kind": "discrete"}, r"action_embed.mean=(2,): config.json makes it absent"),
+    ],
+)
+def test_weights_of_another_configuration(tmp_path: Path, settings: dict[str, object], message: str) -> None:
+    written(tmp_path)
+    other = tiny(**settings)
+    save_config(tmp_path, other)
+    text = one_line(lambda: load_run(tmp_path))
+    assert text == f"{tmp_path / WEIGHTS}: {message}; use the configuration that the weights came with"
+    assert one_line(lambda: load_state(tmp_path, *make(other))).startswith(f"{tmp_path / STATE}: {message}")
+
+
+@contextmanager
+def full_disk(monkeypatch: pytest.MonkeyPatch, at: int) -> Iterator[list[str]]:
+    """Let the at-th write, flush or rename find the disk full, a write after half its bytes; yield the calls made."""
+    calls: list[str] = []
+    write, fsync, replace = Path.write_bytes, os.fsync, os.replace
+
+    def step(name: str) -> None:
+        calls.append(name)
+        if len(calls) - 1 == at:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def write_bytes(path: Path, content: bytes) -> int:
+        write(path, content[: len(content) // 2])
+        step("write")
+        return write(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", write_bytes)
+        patch.setattr(files.os, "fsync", lambda descriptor: (step("fsync"), fsync(descriptor)))
+        patch.setattr(files.os, "replace", lambda a, b: (step("replace"), replace(a, b)))
+        yield calls
+
+
+@pytest.mark.parametrize("at", range(6))
+def test_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    model, optimizer = written(tmp_path)
+    before = copy.deepcopy(model)
+    learn(model, optimizer, 9)
+    with full_disk(monkeypatch, at) as calls:
+        text = one_line(lambda: save_state(tmp_path, model, optimizer, 4), OSError)
+    assert len(calls) == at + 1
+    path = tmp_path / (STATE if at < 3 else WEIGHTS)
+    assert f"{path}: disk full; the file is as it was, free some space" in text
+    assert sorted(os.listdir(tmp_path)) == sorted([CONFIG, WEIGHTS, "state"])
+    assert os.listdir(tmp_path / "state") == [Path(STATE).name]
+    assert_equal(load_run(tmp_path).model, before)  # the weights for inference are the old ones
+    other, its_optimizer = make(seed=1)
+    assert load_state(tmp_path, other, its_optimizer) == (3 if at < 3 else 4)
+    assert_equal(other, before if at < 3 else model)
+    save_state(tmp_path, model, optimizer, 4)  # with space again it works
+    assert_equal(load_run(tmp_path).model, model)
+
+
+def test_six_calls_write_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the test above fails each of them."""
+    model, optimizer = written(tmp_path)
+    with full_disk(monkeypatch, -1) as calls:
+        save_state(tmp_path, model, optimizer, 4)
+    assert calls == ["write", "fsync", "replace"] * 2
+
+
+def test_a_real_write_error(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    model, optimizer = written(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        text = one_line(lambda: save_state(tmp_path, model, optimizer, 4), OSError)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert f"{tmp_path / STATE}: cannot be written (File too large); the file is as it was" in text
+    assert load_state(tmp_path, *make()) == 3
+
+
+def test_saved_tensors_are_plain(tmp_path: Path) -> None:
+    """Tensors that are views, or not contiguous, are saved by value."""
+    model, _ = make()
+    with torch.no_grad():
+        weight = model.encoder.patch.weight
+        weight.set_(weight.detach().clone().permute(3, 2, 1, 0).contiguous().permute(3, 2, 1, 0))  # pyright: ignore
+    save_weights(tmp_path, model)
+    saved: dict[str, Tensor] = load_file(tmp_path / WEIGHTS)
+    assert torch.equal(saved["encoder.patch.weight"], model.encoder.patch.weight)
+    assert saved["encoder.patch.weight"].is_contiguous()

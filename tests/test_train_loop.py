@@ -1,0 +1,516 @@
+"""The training run: its curve, stopping and going on at any moment, and what makes it refuse or stop."""
+
+import errno
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from lewm.data import ClipSampler, Store, StoreMeta, StoreWriter, split_episodes
+from lewm.train import NonFiniteLossError, load_run, loop, resume, train
+from lewm.train.checkpoint import CONFIG, METRICS, STATE, WEIGHTS
+from lewm.train.schedule import ema_momentum, learning_rate
+from tiny import IMAGE, moving_dot, tiny
+
+GOLDEN = Path(__file__).parent / "golden" / "loss_curve.json"
+CONFIG_A = tiny()
+# everything random at once: directions, masks or full frames, the number of context frames
+CONFIG_B = tiny(
+    action__kind="discrete",
+    data__frame_skip=2,
+    model__history=3,
+    train__rollout_steps=2,
+    mask__full_context_prob=0.5,
+    loss__regulariser="gaussian",
+    loss__apply_to="frame",
+    loss__weight=0.02,
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return moving_dot(tmp_path_factory.mktemp("data") / "store").path
+
+
+@pytest.fixture(scope="module")
+def discrete_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return moving_dot(tmp_path_factory.mktemp("data") / "discrete", discrete=True).path
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
+    """A run of 12 steps that nothing interrupted."""
+    run = tmp_path_factory.mktemp("runs") / "reference"
+    train(CONFIG_A, store, run, progress=False)
+    return run
+
+
+@pytest.fixture(scope="module")
+def discrete_reference(tmp_path_factory: pytest.TempPathFactory, discrete_store: Path) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "discrete"
+    train(CONFIG_B, discrete_store, run, progress=False)
+    return run
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / METRICS).read_text().splitlines()]
+
+
+def checkpoint_step(run: Path) -> int:
+    if not (run / STATE).is_file():
+        return 0
+    with safe_open(run / STATE, framework="pt") as file:
+        return int(file.metadata()["step"])
+
+
+def before_step(monkeypatch: pytest.MonkeyPatch, step: int, action: Callable[[], object]) -> None:
+    """Do something in the middle of a step (from 1)."""
+    real, calls = loop.train_step, []
+
+    def wrapped(*arguments: Any, **keywords: Any) -> Any:
+        calls.append(0)
+        if len(calls) == step:
+            action()
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(loop, "train_step", wrapped)
+
+
+def assert_same_run(one: Path, two: Path) -> None:
+    """Bit for bit: metrics, weights and everything that a resumed run needs."""
+    assert (one / METRICS).read_text() == (two / METRICS).read_text()
+    for name in (WEIGHTS, STATE):
+        a, b = load_file(one / name), load_file(two / name)
+        assert a.keys() == b.keys()
+        for key, value in a.items():
+            assert torch.equal(value, b[key]), key
+
+
+def test_metrics(reference: Path) -> None:
+    written = rows(reference)
+    assert [row["step"] for row in written] == list(range(1, 13))
+    for row in written:
+        assert row["loss"] == pytest.approx(row["loss_pred"] + 0.1 * row["loss_reg"], rel=1e-5)
+        assert row["learning_rate"] == learning_rate(row["step"] - 1, CONFIG_A.train)
+        assert row["ema_momentum"] == ema_momentum(row["step"] - 1, CONFIG_A.train)
+        assert row["grad_norm"] > 0
+        assert 1 <= row["effective_rank"] <= 16
+        assert 0 <= row["content_share"] <= 1
+        assert row["feature_std"] > 0
+        assert row["condition_number"] >= 1
+
+
+def test_golden_loss_curve(reference: Path) -> None:
+    """The curve is a property of the code: when it changes on purpose, run this file as a script."""
+    golden = json.loads(GOLDEN.read_text())
+    for name in ("loss_pred", "loss_reg", "grad_norm"):
+        assert [row[name] for row in rows(reference)] == pytest.approx(golden[name], rel=1e-3), name
+
+
+def test_run_folder(reference: Path, store: Path) -> None:
+    assert sorted(os.listdir(reference)) == sorted([CONFIG, METRICS, WEIGHTS, "state", "tensorboard"])
+    assert checkpoint_step(reference) == 12
+    run = load_run(reference)
+    assert run.data == store
+    state = load_file(reference / STATE)
+    for name, value in run.model.state_dict().items():
+        assert torch.equal(value, state[f"model.{name}"])
+    mean, std = loop.action_moments(Store(store), split_episodes(10, held_out=0.2, seed=0)[0])
+    assert torch.equal(run.model.action_embed.mean, mean)
+    assert torch.equal(run.model.action_embed.std, std)
+
+
+def test_tensorboard(reference: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(reference / "tensorboard"))
+    events.Reload()
+    got = [(event.step, event.value) for event in events.Scalars("loss")]
+    assert got == [(row["step"], pytest.approx(row["loss"])) for row in rows(reference)]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_progress_is_shown_when_wanted(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], wanted: bool
+) -> None:
+    train(tiny(train__steps=1), store, tmp_path / "run", progress=wanted)
+    out, shown = capsys.readouterr()
+    assert out == ""  # results alone are written there
+    for text in ("train", "1/1", f"loss {rows(tmp_path / 'run')[0]['loss']:.4f}"):
+        assert (text in shown) == wanted
+
+
+def test_seed_decides(reference: Path, store: Path, tmp_path: Path) -> None:
+    train(CONFIG_A, store, tmp_path / "same", progress=False)
+    assert_same_run(reference, tmp_path / "same")
+    train(tiny(seed=1, train__steps=1), store, tmp_path / "other", progress=False)
+    assert rows(tmp_path / "other")[0]["loss"] != rows(reference)[0]["loss"]
+
+
+def test_batches_are_those_of_the_sampler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training sees training episodes alone, and one to `history` context frames, always the newest."""
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    real = loop.train_step
+
+    def record(
+        model: Any, optimizer: Any, frames: torch.Tensor, actions: torch.Tensor, *rest: Any, **named: Any
+    ) -> Any:
+        seen.append((frames, actions))
+        return real(model, optimizer, frames, actions, *rest, **named)
+
+    monkeypatch.setattr(loop, "train_step", record)
+    store = moving_dot(tmp_path / "store", discrete=True)
+    actions = np.lib.format.open_memmap(store.path / "actions.npy", mode="r+")
+    actions[:] = np.random.default_rng(0).integers(0, 4, len(actions))  # so that each is known by its place
+    train(CONFIG_B, store.path, tmp_path / "run", progress=False)
+    episodes, _ = split_episodes(10, held_out=0.2, seed=0)
+    sampler = ClipSampler(Store(store.path), episodes, clip_frames=5, frame_skip=2, batch_size=8, seed=0)
+    assert {frames.shape[1] for frames, _ in seen} == {3, 4, 5}
+    for step, (frames, actions) in enumerate(seen):
+        clips, length = sampler.batch(step), frames.shape[1]
+        assert np.array_equal(frames.numpy(), clips.frames[:, -length:])
+        assert actions.shape == (8, length - 1, 2)
+        assert np.array_equal(actions.numpy(), clips.actions[:, 1 - length :])
+
+
+@pytest.mark.parametrize("kind", ["continuous", "discrete"])
+@pytest.mark.parametrize("step", [1, 6, 11])
+def test_sigterm_then_resume(
+    kind: str, step: int, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, data, whole = (
+        (CONFIG_A, "store", "reference") if kind == "continuous" else (CONFIG_B, "discrete_store", "discrete_reference")
+    )
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        before_step(patch, step, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(SystemExit, match=f"stopped at step {step}; go on with `lewm train --resume {run}`"):
+            train(config, request.getfixturevalue(data), run, progress=False)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert checkpoint_step(run) == len(rows(run)) == step
+    assert load_run(run)  # the weights are there as well
+    resume(run, progress=False)
+    assert_same_run(run, request.getfixturevalue(whole))
+
+
+def test_sigterm_in_the_last_step_is_the_end(store: Path, reference: Path, tmp_path: Path, monkeypatch) -> None:
+    before_step(monkeypatch, 12, lambda: signal.raise_signal(signal.SIGTERM))
+    train(CONFIG_A, store, tmp_path / "run", progress=False)
+    assert_same_run(tmp_path / "run", reference)
+
+
+def interrupted(run: Path, store: Path, monkeypatch: pytest.MonkeyPatch, step: int = 8) -> None:
+    """Break off a run in the middle of a step, without a checkpoint."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        before_step(patch, step, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            train(CONFIG_A, store, run, progress=False)
+
+
+@pytest.mark.parametrize("tail", ["", '{"step": 8, "lo', '{"step": 8, "loss": 1.0}\n{"st'])
+def test_resume_drops_rows_beyond_the_checkpoint(
+    store: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tail: str
+) -> None:
+    run = tmp_path / "run"
+    interrupted(run, store, monkeypatch)
+    assert checkpoint_step(run) == 5
+    assert len(rows(run)) == 7
+    with (run / METRICS).open("a") as file:
+        file.write(tail)  # as a kill in the middle of a write leaves it
+    resume(run, progress=False)
+    assert_same_run(run, reference)
+
+
+def test_resume_before_the_first_checkpoint(store: Path, reference: Path, tmp_path: Path, monkeypatch) -> None:
+    interrupted(tmp_path / "run", store, monkeypatch, step=3)
+    assert checkpoint_step(tmp_path / "run") == 0
+    resume(tmp_path / "run", progress=False)
+    assert_same_run(tmp_path / "run", reference)
+
+
+def test_resume_of_a_finished_run_changes_nothing(reference: Path, tmp_path: Path) -> None:
+    shutil.copytree(reference, tmp_path / "run")
+    resume(tmp_path / "run", progress=False)
+    assert_same_run(tmp_path / "run", reference)
+
+
+@pytest.mark.parametrize("cut", [1, 40])
+def test_resume_refuses_metrics_that_are_behind(reference: Path, tmp_path: Path, cut: int) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    content = (run / METRICS).read_bytes()
+    (run / METRICS).write_bytes(content[:-cut])
+    with pytest.raises(ValueError, match=r"metrics\.jsonl: has 11 rows and the checkpoint 12 steps; restore the file$"):
+        resume(run, progress=False)
+    assert (run / METRICS).read_bytes() == content[:-cut]
+
+
+def test_full_disk_while_metrics_are_written(
+    store: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, fsync = tmp_path / "run", os.fsync
+
+    def full(descriptor: int) -> None:
+        if (run / STATE).is_file() and os.fstat(descriptor).st_ino == (run / METRICS).stat().st_ino:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="disk full") as error:
+            train(CONFIG_A, store, run, progress=False)
+    assert str(error.value) == (
+        f"[Errno {errno.ENOSPC}] {run / METRICS}: disk full; the run goes on from its last checkpoint, "
+        "free some space and run again to go on"
+    )
+    assert checkpoint_step(run) == 5
+    resume(run, progress=False)
+    assert_same_run(run, reference)
+
+
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_loss_that_is_not_finite(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: bool
+) -> None:
+    run, bad = tmp_path / "run", 7 if checkpoint else 3
+    real, calls = loop.make_regulariser, []
+
+    def make(*arguments: Any) -> Any:
+        regulariser = real(*arguments)
+
+        def diverging(tokens: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+            calls.append(0)
+            return regulariser(tokens, positions) * (math.inf if len(calls) == bad else 1.0)
+
+        return diverging
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "make_regulariser", make)
+        with pytest.raises(NonFiniteLossError) as error:
+            train(CONFIG_A, store, run, progress=False)
+    text = str(error.value)
+    assert "\n" not in text
+    assert text.startswith(f"loss=inf: not finite at step {bad} ")
+    assert (f"last good checkpoint: {run / STATE}" if checkpoint else "no checkpoint yet") in text
+    episodes, _ = split_episodes(10, held_out=0.2, seed=0)
+    index = ClipSampler(Store(store), episodes, batch_size=8).batch(bad - 1).index
+    assert f"clips that start at frames {index.tolist()}" in text
+    assert "lower train.learning_rate" in text
+    assert len(rows(run)) == bad - 1
+    assert checkpoint_step(run) == (5 if checkpoint else 0)
+    resume(run, progress=False)  # the checkpoint is good
+    assert len(rows(run)) == 12
+
+
+def test_run_folder_in_use(store: Path, reference: Path) -> None:
+    before = (reference / METRICS).read_bytes()
+    with pytest.raises(ValueError, match=r"^run=.*: is a run already; use `lewm train --resume .*` or another --out$"):
+        train(CONFIG_A, store, reference, progress=False)
+    assert (reference / METRICS).read_bytes() == before
+
+
+def write_store(path: Path, *, image: int = IMAGE, lengths: tuple[int, ...] = (9, 9), action: float = 0.0) -> Path:
+    meta = StoreMeta(task="blank", image_size=image, action_kind="continuous", action_size=2)
+    with StoreWriter(path, meta) as writer:
+        for length in lengths:
+            writer.append(np.zeros((length, image, image, 3), np.uint8), np.full((length, 2), action, np.float32))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("settings", "store_settings", "message"),
+    [
+        ({}, {"image": 40}, r"^model\.image_size=32: the frames of .* are 40 px; use --model\.image-size 40$"),
+        (
+            {},
+            {"action": math.nan},
+            r"actions\.npy: actions not finite in 2 of 2 episodes, .*; repair or leave out episodes$",
+        ),
+        ({}, {"lengths": ()}, r"holds no complete episode; collect or import data into it first$"),
+        ({}, {"lengths": (9,)}, r"^num_episodes=1: a split needs at least 2; collect more episodes$"),
+        ({"data.frame_skip": 9}, {}, r"^clip_frames=2: with frame_skip=9 .*; use shorter clips, a smaller frame-skip"),
+    ],
+)
+def test_refuses_data_that_does_not_fit(
+    tmp_path: Path, settings: dict[str, Any], store_settings: dict[str, Any], message: str
+) -> None:
+    data = write_store(tmp_path / "store", **store_settings)
+    with pytest.raises(ValueError, match=message) as error:
+        train(tiny(**{n.replace(".", "__"): v for n, v in settings.items()}), data, tmp_path / "run", progress=False)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()  # the folder is free for the next attempt
+
+
+def test_refuses_what_is_no_store(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not a store"):
+        train(CONFIG_A, tmp_path, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_resume_refuses_another_store(reference: Path, discrete_store: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    config = json.loads((run / CONFIG).read_text())
+    for path, message in (
+        (discrete_store, r"^action=continuous of size 2: the actions of .* are discrete of size 4; use the store that"),
+        (tmp_path / "gone", r"gone: is not a store"),
+    ):
+        config["data"]["path"] = str(path)
+        (run / CONFIG).write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=message):
+            resume(run, progress=False)
+    with pytest.raises(ValueError, match="no such folder"):
+        resume(tmp_path / "none", progress=False)
+
+
+def test_action_moments(store: Path) -> None:
+    data, episodes = Store(store), np.array([0, 3, 4])
+    actions = np.concatenate([data.actions[data.episode(int(episode))] for episode in episodes])
+    mean, std = loop.action_moments(data, episodes)
+    np.testing.assert_allclose(mean, actions.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(std, actions.std(0), rtol=1e-6)
+
+
+WITH_COST = tiny(train__steps=2, train__cost_steps=6, plan__cost="steps_to_go")
+
+
+def test_cost_is_fitted_last(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(WITH_COST, store, tmp_path / "run", progress=False)
+    weights, state = load_file(tmp_path / "run" / WEIGHTS), load_file(tmp_path / "run" / STATE)
+    for name, value in weights.items():
+        assert torch.equal(value, state[f"model.{name}"]) != name.startswith("steps_to_go."), name
+
+    # a stop while it is fitted, which starts it over
+    real = loop.fit_steps_to_go
+
+    def stopped(*arguments: Any, on_step: Callable[[], None]) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        real(*arguments, on_step=on_step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "fit_steps_to_go", stopped)
+        with pytest.raises(SystemExit, match="stopped before the cost was learnt; go on with `lewm train --resume"):
+            train(WITH_COST, store, tmp_path / "stopped", progress=False)
+    resume(tmp_path / "stopped", progress=False)
+    assert_same_run(tmp_path / "stopped", tmp_path / "run")
+
+
+KILLED = """
+import mmap, os, random, signal, struct, sys, time
+from pathlib import Path
+import torch._dynamo  # once, and not in every child: the optimiser imports it
+from safetensors import safe_open
+from lewm.train import loop, resume, train
+from lewm.train.checkpoint import STATE
+from tiny import tiny
+
+store, run = map(Path, sys.argv[1:])
+config = tiny(train__steps=130, train__checkpoint_every=4)
+counter, real = mmap.mmap(-1, 8), loop.train_step
+
+
+def counted(*arguments, **settings):
+    out = real(*arguments, **settings)
+    counter[:8] = struct.pack("q", struct.unpack("q", counter[:8])[0] + 1)
+    return out
+
+
+def taken():
+    return struct.unpack("q", counter[:8])[0]
+
+
+def saved():
+    if not (run / STATE).is_file():
+        return 0
+    with safe_open(run / STATE, framework="pt") as file:
+        return int(file.metadata()["step"])
+
+
+loop.train_step = counted
+loop.DIAGNOSTICS = 5
+random.seed(0)
+for kill in range(10):
+    done, goal = saved(), random.randint(0, 11)
+    counter[:8] = bytes(8)
+    child = os.fork()
+    if child == 0:
+        resume(run, progress=False) if (run / "config.json").is_file() else train(config, store, run, progress=False)
+        os._exit(0)
+    while taken() < goal:
+        time.sleep(0.001)
+    time.sleep(random.random() * 0.03)
+    os.kill(child, signal.SIGKILL)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status), f"kill {kill}: the run ended by itself with {status}"
+    assert done + taken() - saved() <= 4, f"kill {kill}: {done} + {taken()} steps, and {saved()} saved"
+resume(run, progress=False)
+train(config, store, run.with_name("whole"), progress=False)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_kill_9_ten_times_in_a_row(store: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(store), str(tmp_path / "run")],
+        cwd=Path(__file__).parent,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(rows(tmp_path / "run")) == 130
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    left = [path for path in (tmp_path / "run").rglob("*") if path.name.startswith(".")]
+    assert not left
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler for torch.compile")
+@pytest.mark.filterwarnings("ignore")  # of torch.compile itself
+def test_compile_changes_no_loss(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, real = [], torch.nn.Module.compile
+
+    def compile_with(module: torch.nn.Module) -> None:
+        compiled.append(type(module).__name__)
+        # all are traced, forward and backward; making code takes long where nothing is cached, so it is made once
+        real(module, backend="inductor" if len(compiled) == 3 else "aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_with)
+    monkeypatch.setattr(loop, "_diagnose", lambda model, frames: {})  # its graphs are those of evaluation
+    for name, switch in (("run", True), ("eager", False)):
+        train(tiny(train__compile=switch, train__steps=2), store, tmp_path / name, progress=False)
+    assert compiled == ["Encoder", "Encoder", "Predictor"]
+    for ours, eager in zip(rows(tmp_path / "run"), rows(tmp_path / "eager"), strict=True):
+        for name in ("loss_pred", "loss_reg", "grad_norm"):
+            assert ours[name] == pytest.approx(eager[name], rel=1e-3), name
+    assert load_run(tmp_path / "run")  # the weights have their usual names
+
+
+if __name__ == "__main__":  # writes the golden curve
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        train(CONFIG_A, moving_dot(Path(folder) / "store").path, Path(folder) / "run", progress=False)
+        curve = {
+            name: [row[name] for row in rows(Path(folder) / "run")] for name in ("loss_pred", "loss_reg", "grad_norm")
+        }
+    GOLDEN.write_text(json.dumps(curve, indent=1) + "\n")

@@ -1,0 +1,284 @@
+"""Algorithm 1 against a naive version of it, and what one step may change."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lewm.config import Config
+from lewm.model import WorldModel
+from lewm.objective import make_regulariser
+from lewm.train.schedule import make_optimizer
+from lewm.train.step import compute_loss, outside, train_step
+from tiny import IMAGE, tiny
+
+BATCH, N, D = 4, 16, 16
+
+
+def setup(config: Config, length: int = 2) -> tuple[WorldModel, Tensor, Tensor, Tensor]:
+    """A model, frames, actions and context positions."""
+    torch.manual_seed(0)
+    model = WorldModel(config).train()
+    with torch.no_grad():  # the target must differ from the online encoder, and ages from zero
+        model.target_encoder.pos_embed.add_(torch.randn_like(model.target_encoder.pos_embed))
+        model.predictor.age_embed.normal_()
+    frames = torch.randint(0, 256, (BATCH, length, IMAGE, IMAGE, 3), dtype=torch.uint8)
+    actions = torch.randn(BATCH, length - 1, config.model_action_size)
+    context_idx = torch.stack([torch.randperm(N)[:6].sort().values for _ in range(BATCH)])
+    return model, frames, actions, context_idx
+
+
+def smooth_l1(s_hat: np.ndarray, target: np.ndarray, beta: float, reduction: str) -> float:
+    """Section 4.5, one element at a time; section 7 averages over D instead of summing."""
+    total, (batch, count, width) = 0.0, s_hat.shape
+    for b in range(batch):
+        for j in range(count):
+            for d in range(width):
+                error = abs(float(s_hat[b, j, d]) - float(target[b, j, d]))
+                total += error**2 / (2 * beta) if error < beta else error - beta / 2
+    return total / (batch * count) / (width if reduction == "mean" else 1)
+
+
+def spectral_kl(z: np.ndarray) -> float:
+    """Lines 17-21."""
+    matrix = z.reshape(-1, z.shape[-1]).astype(np.float64)
+    sigma = np.linalg.svd(matrix - matrix.mean(0), compute_uv=False)
+    p = sigma**2 / (sigma**2).sum()
+    return float((p * np.log(len(p) * p)).sum())
+
+
+def regulariser(config: Config) -> Callable[[Tensor, Tensor], Tensor]:
+    return make_regulariser(config.loss, config.model.num_tokens)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("targets", ["all", "blocks"])
+def test_loss_is_that_of_algorithm_1(reduction: str, targets: str) -> None:
+    config = tiny(loss__reduction=reduction, loss__beta=0.5, loss__weight=0.3, mask__targets=targets)
+    model, frames, actions, context_idx = setup(config)
+    with torch.no_grad():
+        reference = copy.deepcopy(model)
+        z_c = reference.encoder(frames[:, 0], context_idx)  # l.7
+        s_next = reference.target_encoder(frames[:, 1])  # l.10
+        s_hat = reference.predictor([(z_c, context_idx)], reference.action_embed(actions))  # l.12-13
+    scored = [[n for n in range(N) if targets == "all" or n not in context_idx[b]] for b in range(BATCH)]
+    assert len(scored[0]) == (16 if targets == "all" else 10)
+    expected_pred = smooth_l1(
+        np.stack([s_hat[b, scored[b]].numpy() for b in range(BATCH)]),
+        np.stack([s_next[b, scored[b]].numpy() for b in range(BATCH)]),
+        0.5,
+        reduction,
+    )
+    expected_reg = spectral_kl(z_c.numpy())
+    loss, loss_pred, loss_reg = compute_loss(model, frames, actions, context_idx, regulariser(config), config)
+    assert loss_pred.item() == pytest.approx(expected_pred, rel=1e-4)
+    assert loss_reg.item() == pytest.approx(expected_reg, rel=1e-4)
+    assert loss.item() == pytest.approx(expected_pred + 0.3 * expected_reg, rel=1e-4)
+
+
+def test_full_frames() -> None:
+    """Without a context every position enters, is scored, and is regularised at its own place."""
+    config = tiny(mask__targets="blocks", loss__centre="position")
+    model, frames, actions, _ = setup(config)
+    seen: list[Tensor] = []
+
+    def record(tokens: Tensor, positions: Tensor) -> Tensor:
+        seen.extend((tokens, positions))
+        return tokens.new_zeros(())
+
+    reference = copy.deepcopy(model)
+    everything = torch.arange(N).expand(BATCH, -1)
+    full = compute_loss(model, frames, actions, None, record, config)
+    explicit = tiny(mask__targets="all", loss__centre="position")
+    torch.testing.assert_close(full, compute_loss(reference, frames, actions, everything, record, explicit))
+    assert seen[0].shape == (BATCH, N, D)
+    assert torch.equal(seen[1], everything)
+    assert torch.equal(seen[3], everything)
+
+
+@pytest.mark.parametrize(("history", "past"), [(1, 1), (2, 1), (2, 2), (3, 2)])
+def test_multi_step_loss_feeds_predictions_back(history: int, past: int) -> None:
+    steps = 3
+    config = tiny(model__history=history, train__rollout_steps=steps, loss__weight=0.2)
+    model, frames, actions, context_idx = setup(config, past + steps)
+    tokens_seen: list[Tensor] = []
+
+    def record(tokens: Tensor, positions: Tensor) -> Tensor:
+        tokens_seen.extend((tokens, positions))
+        return tokens.new_ones(())
+
+    reference = copy.deepcopy(model)
+    with torch.no_grad():
+        # the stem's batch statistics are those of all context frames together
+        z_c = reference.encoder(frames[:, :past].flatten(0, 1), context_idx.repeat_interleave(past, 0)).unflatten(
+            0, (-1, past)
+        )
+        s_next = reference.target_encoder(frames[:, past:].flatten(0, 1)).unflatten(0, (-1, steps))
+        sequence: list[tuple[Tensor, Tensor | None]] = [(z_c[:, i], context_idx) for i in range(past)]
+        expected = 0.0
+        for k in range(steps):
+            first = max(0, len(sequence) - history)
+            e_a = reference.action_embed(actions[:, first : len(sequence)])
+            s_hat = reference.predictor(sequence[first:], e_a)
+            expected += smooth_l1(s_hat.numpy(), s_next[:, k].numpy(), 1.0, "mean") / steps
+            sequence.append((s_hat, None))
+    loss, loss_pred, _ = compute_loss(model, frames, actions, context_idx, record, config)
+    assert loss_pred.item() == pytest.approx(expected, rel=1e-4)
+    assert loss.item() == pytest.approx(expected + 0.2, rel=1e-4)
+    tokens, positions = tokens_seen
+    assert tokens.shape == (BATCH * past, 6, D)
+    assert torch.equal(positions.unflatten(0, (BATCH, past))[:, past - 1], context_idx)
+    assert torch.equal(positions.unflatten(0, (BATCH, past))[:, 0], context_idx)
+
+
+def test_gradient_passes_through_what_is_fed_back() -> None:
+    """The first action also serves the second prediction, which sees it through the first alone."""
+    gradients = []
+    for steps in (1, 2):
+        config = tiny(train__rollout_steps=steps, loss__regulariser="none")
+        model, frames, actions, context_idx = setup(config, 3)
+        actions.requires_grad_()
+        model.eval()  # so that the first target is the same in both
+        end = 1 + steps
+        _, loss_pred, _ = compute_loss(
+            model, frames[:, :end], actions[:, :steps], context_idx, regulariser(config), config
+        )
+        (gradient,) = torch.autograd.grad(steps * loss_pred, actions)
+        gradients.append(gradient[:, 0])
+    assert (gradients[1] - gradients[0]).abs().max() > 0.05 * gradients[0].abs().max() > 0
+
+
+def test_outside() -> None:
+    tokens = torch.arange(2 * 5).view(2, 5, 1)
+    assert outside(tokens, torch.tensor([[0, 3], [1, 4]])).squeeze(-1).tolist() == [[1, 2, 4], [5, 7, 8]]
+
+
+def step(
+    model: WorldModel, config: Config, frames: Tensor, actions: Tensor, context_idx: Tensor | None, **other: Any
+) -> tuple[dict[str, Tensor], torch.optim.Optimizer]:
+    optimizer = make_optimizer(model, config.train)
+    settings = {"learning_rate": 1e-2, "momentum": 0.9, "regulariser": regulariser(config)} | other
+    out = train_step(
+        model,
+        optimizer,
+        frames,
+        actions,
+        context_idx,
+        settings["regulariser"],
+        config,
+        learning_rate=settings["learning_rate"],
+        momentum=settings["momentum"],
+    )
+    return out, optimizer
+
+
+def test_no_gradient_reaches_the_target_and_all_else_learns() -> None:
+    config = tiny(model__action_conditioning="film", model__history=2)
+    model, frames, actions, context_idx = setup(config, 3)
+    with torch.no_grad():
+        dict(model.predictor.named_parameters())["blocks.0.film.weight"].normal_(std=0.1)
+    step(model, config, frames, actions, context_idx)
+    for name, parameter in model.named_parameters():
+        if name.startswith(("target_encoder.", "steps_to_go.")):
+            assert parameter.grad is None, name
+        else:
+            assert parameter.grad is not None, name
+            assert torch.isfinite(parameter.grad).all(), name
+            if not name.endswith(("qkv.bias", "patch.bias")):  # a key's bias cannot change a softmax
+                assert parameter.grad.any(), name
+
+
+def test_step_is_adamw_then_ema() -> None:
+    """Lines 24 and 26: the target follows the weights after their update."""
+    config = tiny(train__clip_norm=1e9, train__weight_decay=0.1)
+    model, frames, actions, context_idx = setup(config)
+    before = copy.deepcopy(model)
+    step(model, config, frames, actions, context_idx, learning_rate=0.02, momentum=0.75)
+    name = "blocks.0.mlp.0.weight"
+    old, new = (dict(m.encoder.named_parameters())[name] for m in (before, model))
+    assert new.grad is not None
+    # AdamW's first step: both moments are their own gradient after bias correction
+    expected = old * (1 - 0.02 * 0.1) - 0.02 * new.grad / (new.grad.abs() + config.train.eps)
+    torch.testing.assert_close(new, expected, rtol=1e-4, atol=1e-6)
+    target_old, target = (dict(m.target_encoder.named_parameters())[name] for m in (before, model))
+    torch.testing.assert_close(target, 0.75 * target_old + 0.25 * new)
+
+
+def test_gradient_is_clipped() -> None:
+    config = tiny(train__clip_norm=1e-2)
+    model, frames, actions, context_idx = setup(config)
+    free = copy.deepcopy(model)
+    out, _ = step(model, config, frames, actions, context_idx)
+    assert out["grad_norm"] > 0.05  # the norm before clipping is reported
+
+    def norm(m: WorldModel) -> float:
+        return float(torch.stack([p.grad.square().sum() for p in m.parameters() if p.grad is not None]).sum().sqrt())
+
+    assert norm(model) == pytest.approx(1e-2, rel=1e-3)
+    step(free, tiny(train__clip_norm=1e9), frames, actions, context_idx)
+    assert norm(free) == pytest.approx(out["grad_norm"].item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_not_finite_changes_no_weight(value: float, where: str) -> None:
+    config = tiny()
+    model, frames, actions, context_idx = setup(config)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    class Bad(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.sum() * (value if where == "loss" else 1.0)
+
+        @staticmethod
+        def backward(ctx: Any, grad: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+            return torch.full((BATCH, 6, D), value)
+
+    out, optimizer = step(model, config, frames, actions, context_idx, regulariser=lambda z, _: Bad.apply(z))
+    assert not (torch.isfinite(out["loss"]) and torch.isfinite(out["grad_norm"]))
+    assert torch.isfinite(out["loss"]) == (where == "gradient")
+    assert not optimizer.state
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+
+
+def test_bfloat16_is_close_to_float32() -> None:
+    exact, rough = tiny(), tiny(train__precision="bfloat16")
+    model, frames, actions, context_idx = setup(exact)
+    other = copy.deepcopy(model)
+    out, _ = step(model, exact, frames, actions, context_idx)
+    half, _ = step(other, rough, frames, actions, context_idx)
+    for name, value in half.items():
+        assert value.dtype == torch.float32
+        assert torch.isfinite(value)
+        assert value.item() == pytest.approx(out[name].item(), rel=0.05), name
+    assert half["loss"] != out["loss"]  # the switch does something
+    for name, parameter in other.named_parameters():
+        assert parameter.dtype == torch.float32
+        assert torch.isfinite(parameter).all(), name
+
+
+def test_a_batch_can_be_learnt() -> None:
+    config = tiny(loss__weight=0.0, loss__regulariser="none")
+    model, frames, actions, context_idx = setup(config)
+    optimizer = make_optimizer(model, config.train)
+    losses = [
+        train_step(
+            model,
+            optimizer,
+            frames,
+            actions,
+            context_idx,
+            regulariser(config),
+            config,
+            learning_rate=1e-2,
+            momentum=1.0,
+        )["loss_pred"].item()
+        for _ in range(40)
+    ]
+    assert losses[-1] < 0.6 * losses[0]
