@@ -15,7 +15,7 @@ from lewm.envs import make_task
 from lewm.evaluate import probe as probe_module
 from lewm.evaluate.run import _finite, _project, decisions, evaluate_run, plan_run
 from lewm.model import WorldModel
-from lewm.train.checkpoint import save_config, save_weights
+from lewm.train.checkpoint import load_config, save_config, save_weights
 
 SIZE, SKIP, EPISODES, LENGTH = 32, 3, 8, 24
 
@@ -58,7 +58,9 @@ def write_run(path: Path, store: Path | None, **action: Any) -> Path:
     path.mkdir()
     torch.manual_seed(0)
     save_config(path, config)
-    save_weights(path, WorldModel(config))
+    model = WorldModel(config)
+    model.steps_to_go.fitted.fill_(True)
+    save_weights(path, model)
     return path
 
 
@@ -188,3 +190,11 @@ def test_projection_equals_principal_components() -> None:
 def test_decisions_cover_the_budget(budget: int, execute: int, count: int) -> None:
     config = Config(data=DataConfig(frame_skip=SKIP), plan=PlanConfig(execute=execute), eval=EvalConfig(budget=budget))
     assert decisions(config) == count
+
+
+def test_a_cost_that_was_never_fitted_is_refused(tmp_path: Path) -> None:
+    """A run that was stopped early would otherwise plan by noise."""
+    run = write_run(tmp_path / "run", write_store(tmp_path / "store", "two-room"), size=2)
+    save_weights(run, WorldModel(load_config(run)))
+    with pytest.raises(ValueError, match=r"plan\.cost=steps_to_go: .*finish it with `lewm train --resume"):
+        evaluate_run(run, progress=False)

@@ -205,10 +205,12 @@ def test_steps_to_go_broadcasts_and_is_not_negative() -> None:
     torch.testing.assert_close(one, steps[1, 2, 3])
 
 
-def test_steps_to_go_sees_where_something_is() -> None:
-    """Tokens are not pooled: the same tokens at other positions are another frame. Direction matters as well."""
+def test_steps_to_go_is_a_distance_that_sees_where_something_is() -> None:
+    """Tokens are not pooled: the same tokens at other positions are another frame. It is 0 to itself and symmetric."""
     model = make()
     now, goal = torch.randn(1, N, D), torch.randn(1, N, D)
     steps = model.steps_to_go(now, goal)
     assert (model.steps_to_go(now.flip(1), goal) - steps).abs() > 1e-4
-    assert (model.steps_to_go(goal, now) - steps).abs() > 1e-4
+    assert model.steps_to_go(now, now).item() == pytest.approx(0.0, abs=2e-3)
+    torch.testing.assert_close(model.steps_to_go(goal, now), steps)
+    torch.testing.assert_close(steps, (model.steps_to_go.embed(now) - model.steps_to_go.embed(goal)).norm(dim=-1))

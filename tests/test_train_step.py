@@ -74,10 +74,26 @@ def test_loss_is_that_of_algorithm_1(reduction: str, targets: str) -> None:
         reduction,
     )
     expected_reg = spectral_kl(z_c.numpy())
-    loss, loss_pred, loss_reg = compute_loss(model, frames, actions, context_idx, regulariser(config), config)
+    loss, loss_pred, loss_reg, _ = compute_loss(model, frames, actions, context_idx, regulariser(config), config)
     assert loss_pred.item() == pytest.approx(expected_pred, rel=1e-4)
     assert loss_reg.item() == pytest.approx(expected_reg, rel=1e-4)
     assert loss.item() == pytest.approx(expected_pred + 0.3 * expected_reg, rel=1e-4)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_slowness_compares_the_present_with_the_next_frame_position_by_position(masked: bool) -> None:
+    config = tiny(loss__slowness=0.7, loss__weight=0.0)
+    model, frames, actions, context_idx = setup(config)
+    context_idx = context_idx if masked else None
+    with torch.no_grad():
+        reference = copy.deepcopy(model)
+        z_c = reference.encoder(frames[:, 0], context_idx).numpy()
+        s_next = reference.target_encoder(frames[:, 1]).numpy()
+    if context_idx is not None:
+        s_next = np.stack([s_next[b, context_idx[b].numpy()] for b in range(BATCH)])
+    loss, loss_pred, _, loss_slow = compute_loss(model, frames, actions, context_idx, regulariser(config), config)
+    assert loss_slow.item() == pytest.approx(smooth_l1(z_c, s_next, config.loss.beta, "mean"), rel=1e-4)
+    assert loss.item() == pytest.approx(loss_pred.item() + 0.7 * loss_slow.item(), rel=1e-5)
 
 
 def test_full_frames() -> None:
@@ -126,7 +142,7 @@ def test_multi_step_loss_feeds_predictions_back(history: int, past: int) -> None
             s_hat = reference.predictor(sequence[first:], e_a)
             expected += smooth_l1(s_hat.numpy(), s_next[:, k].numpy(), 1.0, "mean") / steps
             sequence.append((s_hat, None))
-    loss, loss_pred, _ = compute_loss(model, frames, actions, context_idx, record, config)
+    loss, loss_pred, _, _ = compute_loss(model, frames, actions, context_idx, record, config)
     assert loss_pred.item() == pytest.approx(expected, rel=1e-4)
     assert loss.item() == pytest.approx(expected + 0.2, rel=1e-4)
     tokens, positions = tokens_seen
@@ -144,7 +160,7 @@ def test_gradient_passes_through_what_is_fed_back() -> None:
         actions.requires_grad_()
         model.eval()  # so that the first target is the same in both
         end = 1 + steps
-        _, loss_pred, _ = compute_loss(
+        _, loss_pred, _, _ = compute_loss(
             model, frames[:, :end], actions[:, :steps], context_idx, regulariser(config), config
         )
         (gradient,) = torch.autograd.grad(steps * loss_pred, actions)

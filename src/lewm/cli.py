@@ -32,7 +32,7 @@ DEMO_TASK = "two-room"
 DEMO_PRESET = "tiny"
 DEMO_EPISODES = 400
 DEMO_EPISODE_LENGTH = 100
-DEMO_EVAL = EvalConfig(episodes=100, split_episodes=50)
+DEMO_EVAL = EvalConfig(episodes=60, split_episodes=15)
 DEMO_VIDEO_EPISODES = 6
 
 
@@ -348,7 +348,7 @@ def _last_metrics(run: Path) -> dict[str, Any]:
     from lewm.train.checkpoint import METRICS
 
     row = json.loads((run / METRICS).read_text(encoding="utf-8").splitlines()[-1])
-    return {name: row[name] for name in ("step", "loss", "loss_pred", "loss_reg")}
+    return {name: row[name] for name in ("step", "loss", "loss_pred", "loss_reg", "loss_slow")}
 
 
 def _eval(argv: list[str]) -> None:

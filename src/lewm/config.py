@@ -124,6 +124,8 @@ class LossConfig:
     """Regularise every context token, or the mean token of each frame."""
     centre: Literal["batch", "position"] = "batch"
     """Mean that is removed first: over all tokens, or over the tokens at the same position."""
+    slowness: float = 0.0
+    """Weight of the distance between a frame's representation and the next frame's; 0 is the article."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -307,6 +309,8 @@ def _validate(c: Config) -> None:
     prob = k.full_context_prob
     _require(0 <= prob <= 1, "mask.full_context_prob", prob, "must be between 0 and 1", "use 0 to 1")
     _require(c.loss.beta > 0, "loss.beta", c.loss.beta, "must be positive", "use 1.0")
+    slowness = c.loss.slowness
+    _require(slowness >= 0, "loss.slowness", slowness, "must not be negative", "use 0 for none")
     _require(c.loss.weight >= 0, "loss.weight", c.loss.weight, "must not be negative", "use 0 for no regulariser")
     _require(t.cost_steps >= 0, "train.cost_steps", t.cost_steps, "must not be negative", "use 0 for no learnt cost")
     _require(
@@ -354,8 +358,9 @@ def _validate(c: Config) -> None:
 _PAPER = Config(
     preset="paper",
     mask=MaskConfig(full_context_prob=1.0),
-    loss=LossConfig(regulariser="gaussian", weight=0.02, apply_to="frame"),
-    train=TrainConfig(ema_start=0.9, ema_end=0.99),
+    loss=LossConfig(regulariser="gaussian", weight=0.02, apply_to="frame", slowness=1.0),
+    train=TrainConfig(ema_start=0.95, ema_end=0.995),
+    plan=PlanConfig(over="sum", hold=True),
 )
 _BASE = replace(
     _PAPER,
@@ -366,7 +371,7 @@ _BASE = replace(
 _TINY = replace(
     _PAPER,
     preset="tiny",
-    data=DataConfig(frame_skip=5),
+    data=DataConfig(frame_skip=3),
     model=replace(
         _PAPER.model,
         image_size=64,
@@ -381,13 +386,13 @@ _TINY = replace(
     train=replace(
         _PAPER.train,
         steps=2000,
-        batch_size=64,
-        learning_rate=3e-3,
+        batch_size=32,
+        learning_rate=2e-3,
         warmup=0.1,
         precision="float32",
         checkpoint_every=250,
     ),
-    plan=PlanConfig(horizon=5),
+    plan=replace(_PAPER.plan, horizon=5, execute=2),
 )
 # The article as it is written: trimmed contexts alone, the token spectrum at 0.1, targets as the encoder gives them.
 _LITERAL = Config(

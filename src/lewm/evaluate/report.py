@@ -57,7 +57,12 @@ SPLIT = (
     ("random policy", "planning", "random_success_rate", "random_ci95"),
 )
 PANELS = (
-    ("loss", "Loss and its parts; the regulariser before its weight.", ("loss", "loss_pred", "loss_reg"), True),
+    (
+        "loss",
+        "Loss and its parts; the regulariser and the slowness before their weights.",
+        ("loss", "loss_pred", "loss_reg", "loss_slow"),
+        True,
+    ),
     ("rank", "Effective rank of the representation; 1 is collapse.", ("effective_rank",), False),
     ("content", "Share of the token variance that position does not explain.", ("content_share",), False),
     ("condition", "Condition number of the spectrum over its support.", ("condition_number",), True),

@@ -118,6 +118,11 @@ def open_run(run: Path, *, data: Path | None, device: str | None, config: Config
     store, settings = Store(path), loaded.config
     if config is not None:
         settings = dataclasses.replace(settings, eval=config.eval, plan=config.plan, seed=config.seed)
+    if settings.plan.cost == "steps_to_go" and not loaded.model.steps_to_go.fitted:
+        raise ValueError(
+            f"plan.cost=steps_to_go: {run} stopped before this cost was fitted; finish it with `lewm train --resume "
+            f"{run}`, or use --plan.cost tokens"
+        )
     for name, has, wants in (
         ("image_size", store.meta.image_size, settings.model.image_size),
         ("action_kind", store.meta.action_kind, settings.action.kind),

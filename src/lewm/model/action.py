@@ -23,7 +23,7 @@ class ActionEmbed(nn.Module):
         self.offset: Tensor
         if self.kind == "discrete":
             self.table = nn.Embedding(config.data.frame_skip * self.size, width)
-            nn.init.normal_(self.table.weight, std=0.02)
+            nn.init.normal_(self.table.weight, std=config.data.frame_skip**-0.5)  # the sum has unit variance
             self.register_buffer("offset", torch.arange(config.data.frame_skip) * self.size, persistent=False)
         else:
             self.register_buffer("mean", torch.zeros(config.model_action_size))

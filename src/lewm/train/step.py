@@ -19,8 +19,13 @@ def compute_loss(
     context_idx: Tensor | None,
     regulariser: Callable[[Tensor, Tensor], Tensor],
     config: Config,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Compute the objective L = L_pred + lambda L_reg of a batch of clips (Algorithm 1, lines 5-23).
+
+    Beyond the article, `loss.slowness` adds mu L_slow, the Smooth-L1 distance between the present frame's tokens and
+    the next frame's. Without it the representation can settle for where things are *within* a patch: that is easy to
+    predict and satisfies the regulariser, and two places one patch apart look the same to a planner. What changes
+    slowly along a trajectory is where things are in the scene.
 
     Args:
         model: The world model, in training mode.
@@ -31,7 +36,7 @@ def compute_loss(
         config: R is `train.rollout_steps`; beyond the first step predictions are fed back.
 
     Returns:
-        Scalars: total, prediction and regulariser loss.
+        Scalars: total, prediction, regulariser and slowness loss.
     """
     steps = config.train.rollout_steps
     past = frames.shape[1] - steps
@@ -59,7 +64,13 @@ def compute_loss(
         context.append((s_hat, None))
 
     loss_reg = regulariser(z_c, positions.repeat_interleave(past, 0))  # l.17-21
-    return loss_pred + config.loss.weight * loss_reg, loss_pred, loss_reg  # l.23
+    now, soon = context[past - 1][0], s_next[:, 0]
+    if context_idx is not None:
+        soon = soon.gather(1, context_idx[..., None].expand_as(now))  # (B, Nc, D)
+    loss_slow = prediction_loss(now, soon, beta=config.loss.beta, reduction=config.loss.reduction)
+
+    loss = loss_pred + config.loss.weight * loss_reg + config.loss.slowness * loss_slow  # l.23
+    return loss, loss_pred, loss_reg, loss_slow
 
 
 def outside(tokens: Tensor, context_idx: Tensor) -> Tensor:
@@ -102,18 +113,18 @@ def train_step(
         momentum: tau of this step.
 
     Returns:
-        Scalars `loss`, `loss_pred`, `loss_reg` and `grad_norm`, averaged over ranks. If the loss or the gradient is not
-        finite, no weight has changed.
+        Scalars `loss`, `loss_pred`, `loss_reg`, `loss_slow` and `grad_norm`, averaged over ranks. If the loss or the
+        gradient is not finite, no weight has changed.
     """
     bfloat16 = config.train.precision == "bfloat16"
     with torch.autocast(frames.device.type, torch.bfloat16, enabled=bfloat16):
-        loss, loss_pred, loss_reg = compute_loss(model, frames, actions, context_idx, regulariser, config)
+        loss, loss_pred, loss_reg, loss_slow = compute_loss(model, frames, actions, context_idx, regulariser, config)
 
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     average_gradients(parameters)
-    metrics = torch.stack([loss, loss_pred, loss_reg]).detach().float()
+    metrics = torch.stack([loss, loss_pred, loss_reg, loss_slow]).detach().float()
     if world_size() > 1:
         dist.all_reduce(metrics)
         metrics /= world_size()
@@ -123,4 +134,5 @@ def train_step(
             group["lr"] = learning_rate
         optimizer.step()  # l.24
         model.ema_update(momentum)  # l.26
-    return {"loss": metrics[0], "loss_pred": metrics[1], "loss_reg": metrics[2], "grad_norm": grad_norm}
+    names = ("loss", "loss_pred", "loss_reg", "loss_slow")
+    return dict(zip(names, metrics, strict=True)) | {"grad_norm": grad_norm}

@@ -25,7 +25,7 @@ def fit_steps_to_go(
     """Fit `model.steps_to_go` to the time between frames of the same training episode.
 
     The present is half of the time an encoded frame and half of the time one that the model predicted, since a planner
-    asks about predictions; the goal is an encoded frame. What the head learns is the expected time that the behaviour
+    asks about predictions; the goal is an encoded frame. What the head learns is the median time that the behaviour
     in the data takes, which grows with the way to go even where the distance between representations is flat.
 
     Args:
@@ -73,11 +73,12 @@ def fit_steps_to_go(
         label = np.where(unrelated, reach, away) / skip
         tokens = torch.cat([encoded[real], predicted[imagined]]).float()
         estimate = model.steps_to_go(tokens, encoded[goal].float())
-        loss = F.smooth_l1_loss(estimate, torch.as_tensor(label, dtype=torch.float32, device=device))
+        loss = F.l1_loss(estimate, torch.as_tensor(label, dtype=torch.float32, device=device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
         on_step()
+    model.steps_to_go.fitted.fill_(True)
     model.eval()
 
 
