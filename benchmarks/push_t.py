@@ -25,9 +25,10 @@ def main() -> None:
     """Run the stages one after another and print the summary."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--collect-episodes", type=int, default=500)
-    parser.add_argument("--steps", type=int, default=10_000)
+    parser.add_argument("--steps", type=int, default=12_000)
     parser.add_argument("--episodes", type=int, default=100, help="closed-loop episodes")
     parser.add_argument("--split-episodes", type=int, default=5, help="of these, with the true dynamics")
+    parser.add_argument("--slowness", type=float, default=0.5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--keep", type=Path, help="keep the store and the run here")
@@ -40,6 +41,7 @@ def main() -> None:
             "train": lewm(
                 *("train", "--data", store, "--preset", "tiny", "--out", run),
                 *("--train.steps", arguments.steps, "--seed", arguments.seed),
+                *("--data.frame-skip", 5, "--loss.slowness", arguments.slowness, "--plan.execute", 1),
             ),
             "eval": lewm(
                 *("eval", run, "--eval.episodes", arguments.episodes),

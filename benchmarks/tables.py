@@ -1,0 +1,136 @@
+"""Write the tables of README.md and docs/results.md from the JSON in benchmarks/results.
+
+python benchmarks/tables.py
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = ("README.md", "docs/results.md", "docs/data.md")
+
+Runs = Sequence[Mapping[str, Any]]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def rate(value: float, interval: Sequence[float]) -> str:
+    """Return a success rate with its 95% interval, in percent."""
+    return f"{100 * value:.0f}% ({100 * interval[0]:.0f}-{100 * interval[1]:.0f})"
+
+
+def evaluations(summary: Mapping[str, Any]) -> str:
+    """Return a table with a column a seed: what one evaluation measured, each number beside its trivial rival."""
+    runs: Runs = summary["runs"]
+    evals = [run["eval"] for run in runs]
+    rows = [["measure (and its trivial rival)", *(f"seed {run['seed']}" for run in runs)]]
+
+    def row(name: str, number: Callable[[Mapping[str, Any]], str]) -> None:
+        rows.append([name, *(number(e) for e in evals)])
+
+    for k, ahead in enumerate(evals[0]["prediction"]["horizon"]):
+        row(f"error ratio, {ahead} ahead (rival 1)", lambda e, k=k: f"{e['prediction']['error_ratio'][k]:.3f}")
+    for k, ahead in enumerate(evals[0]["prediction"]["horizon"]):
+        row(
+            f"centred cosine, {ahead} ahead (copying)",
+            lambda e, k=k: (
+                f"{e['prediction']['centred_cosine'][k]:.2f} ({e['prediction']['copy_centred_cosine'][k]:.2f})"
+            ),
+        )
+    row("effective rank (collapse: 1)", lambda e: f"{e['spectrum']['effective_rank']:.1f}")
+    row("content share (position alone: 0)", lambda e: f"{e['spectrum']['content_share']:.2f}")
+    row(
+        "state R², linear probe on flattened tokens (random encoder)",
+        lambda e: f"{e['probe']['r2']:.3f} ({e['probe']['linear_flattened']['random_r2']:.3f})",
+    )
+    row("rank correlation of cost and true distance", lambda e: f"{e['cost']['rank_correlation_distance']:.2f}")
+    row("rank correlation of cost and steps to go", lambda e: f"{e['cost']['rank_correlation']:.2f}")
+    planner = evals[0]["planning"]
+    count = f"{planner['episodes']} episodes, {planner['planner'].upper()}"
+    row(f"success, {count}", lambda e: rate(e["planning"]["success_rate"], e["planning"]["ci95"]))
+    row("random policy", lambda e: rate(e["planning"]["random_success_rate"], e["planning"]["random_ci95"]))
+    row("solved at the start", lambda e: f"{100 * e['planning']['solved_at_start']:.0f}%")
+    split = evals[0]["cost"]["split_episodes"]
+    for name in ("planner_alone", "cost_alone", "model"):
+        row(
+            f"{name.replace('_', ' ')}, first {split} episodes",
+            lambda e, n=name: rate(e["cost"][f"{n}_success"], e["cost"][f"{n}_ci95"]),
+        )
+    seconds = [run["seconds"] for run in runs]
+    total = [sum(s.values()) if isinstance(s, dict) else s for s in seconds]
+    rows.append(["seconds in all", *(f"{s:.0f}" for s in total)])
+    machine = evals[0]["machine"]
+    facts = f"{machine['device']}, {machine['processor']}, {machine['cores']} cores, {machine['threads']} threads"
+    return f"{table(rows[0], rows[1:])}\n\nMachine: {facts}, torch {machine['torch']}."
+
+
+def recipe(summary: Mapping[str, Any]) -> str:
+    """Return a table with a row a variant of the recipe."""
+    head = ["variant", "error ratio, 1 and 8 ahead", "effective rank", "content share", "probe R²"]
+    head += ["cost and distance", "success", "random policy"]
+    rows = []
+    for run in summary["runs"]:
+        e = run["eval"]
+        rows.append(
+            [
+                run["variant"],
+                f"{e['prediction']['error_ratio'][0]:.2f}, {e['prediction']['error_ratio'][-1]:.2f}",
+                f"{e['spectrum']['effective_rank']:.1f}",
+                f"{e['spectrum']['content_share']:.2f}",
+                f"{e['probe']['r2']:.3f}",
+                f"{e['cost']['rank_correlation_distance']:.2f}",
+                rate(e["planning"]["success_rate"], e["planning"]["ci95"]),
+                rate(e["planning"]["random_success_rate"], e["planning"]["random_ci95"]),
+            ]
+        )
+    return table(head, rows)
+
+
+def sampler(summary: Mapping[str, Any]) -> str:
+    """Return the sampler's table."""
+    rows = [
+        ["store, warm, clips/s", f"{summary['clips_per_s_warm']:,.0f}"],
+        ["store, cold, clips/s", f"{summary['clips_per_s_cold']:,.0f}"],
+        ["warm, over HDF5 on the same frames and actions", f"{summary['ratio_to_hdf5']:.1f}"],
+        ["warm, over HDF5 that reads frames alone", f"{summary['ratio_to_hdf5_frames_only']:.1f}"],
+        ["cold, over HDF5", f"{summary['ratio_to_hdf5_cold']:.2f}"],
+    ]
+    return table(["two-frame clips at 128 px, batches of 64", ""], rows)
+
+
+WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "demo": evaluations,
+    "push-t": evaluations,
+    "recipe": recipe,
+    "sampler": sampler,
+}
+
+
+def filled(page: str) -> str:
+    """Return a page with every table between its markers written anew; a table without JSON stays."""
+    for name, write in WRITERS.items():
+        source = RESULTS / f"{name.replace('-', '_')}.json"
+        begin, end = f"<!-- {name}-table -->", f"<!-- /{name}-table -->"
+        if begin in page and source.is_file():
+            before, rest = page.split(begin, 1)
+            after = rest.split(end, 1)[1]
+            page = f"{before}{begin}\n{write(json.loads(source.read_text(encoding='utf-8')))}\n{end}{after}"
+    return page
+
+
+def main() -> None:
+    """Rewrite the pages."""
+    for name in PAGES:
+        path = ROOT / name
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
