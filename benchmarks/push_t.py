@@ -25,10 +25,10 @@ def main() -> None:
     """Run the stages one after another and print the summary."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--collect-episodes", type=int, default=500)
-    parser.add_argument("--steps", type=int, default=12_000)
+    parser.add_argument("--steps", type=int, default=9000)
     parser.add_argument("--episodes", type=int, default=100, help="closed-loop episodes")
     parser.add_argument("--split-episodes", type=int, default=5, help="of these, with the true dynamics")
-    parser.add_argument("--slowness", type=float, default=0.5)
+    parser.add_argument("--slowness", type=float, default=0.3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--keep", type=Path, help="keep the store and the run here")
@@ -41,7 +41,7 @@ def main() -> None:
             "train": lewm(
                 *("train", "--data", store, "--preset", "tiny", "--out", run),
                 *("--train.steps", arguments.steps, "--seed", arguments.seed),
-                *("--data.frame-skip", 5, "--loss.slowness", arguments.slowness, "--plan.execute", 1),
+                *("--data.frame-skip", 2, "--loss.slowness", arguments.slowness),
             ),
             "eval": lewm(
                 *("eval", run, "--eval.episodes", arguments.episodes),

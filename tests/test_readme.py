@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,13 @@ def test_every_number_of_an_evaluation_is_defined(run: Path) -> None:
 def test_table_of_presets_is_that_of_the_code() -> None:
     (written,) = PLACE.findall(METHOD.read_text(encoding="utf-8"))
     assert written == preset_table(), "presets have changed; run: python tests/test_readme.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_of_results_are_those_of_the_json(page: Path) -> None:
+    """No figure is typed by hand: `python benchmarks/tables.py` writes them."""
+    text = page.read_text(encoding="utf-8")
+    assert runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))["filled"](text) == text
 
 
 def test_commands_and_their_options_exist() -> None:

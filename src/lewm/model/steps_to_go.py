@@ -24,6 +24,7 @@ class StepsToGo(nn.Module):
             nn.Linear(hidden, hidden), nn.GELU(),
             nn.Linear(hidden, embedding),
         )  # fmt: skip
+        self.fitted: Tensor
         self.register_buffer("fitted", torch.tensor(False))
         self.apply(init_weights)
 
