@@ -115,7 +115,14 @@ def write_run(
     np.savez_compressed(run / "eval.npz", **(arrays() if data is None else data))  # pyright: ignore[reportArgumentType]
     with (run / "metrics.jsonl").open("w", encoding="utf-8") as file:
         for step in range(1, 401):
-            row = {"step": step, "loss": 1 / step, "loss_pred": 0.5 / step, "loss_reg": 0.5 / step, "grad_norm": 1.0}
+            row = {
+                "step": step,
+                "loss": 1 / step,
+                "loss_pred": 0.5 / step,
+                "loss_reg": 0.5 / step,
+                "loss_slow": 0.2,
+                "grad_norm": 1.0,
+            }
             row |= {"learning_rate": 1e-3, "ema_momentum": 0.99}
             if step % 100 == 0:
                 row |= {"effective_rank": step / 40, "content_share": 0.5, "condition_number": 9.0, "feature_std": 1.0}

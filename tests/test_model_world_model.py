@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lewm.config import ModelConfig
 from lewm.model import WorldModel
-from lewm.model.encoder import Encoder
+from lewm.model.encoder import Encoder, normalise
 from lewm.model.predictor import Predictor
 from tiny import IMAGE, tiny
 
@@ -214,3 +214,22 @@ def test_steps_to_go_is_a_distance_that_sees_where_something_is() -> None:
     assert model.steps_to_go(now, now).item() == pytest.approx(0.0, abs=2e-3)
     torch.testing.assert_close(model.steps_to_go(goal, now), steps)
     torch.testing.assert_close(steps, (model.steps_to_go.embed(now) - model.steps_to_go.embed(goal)).norm(dim=-1))
+
+
+@torch.no_grad()
+def test_residual_prediction_starts_as_copying_and_adds_the_predictor() -> None:
+    model = WorldModel(tiny(model__residual=True, model__final_norm="unit", mask__full_context_prob=1.0)).eval()
+    frames, action = torch.randn(2, 1, N, D), torch.randn(2, 1, model.config.model_action_size)
+    copied = normalise(frames[:, 0], "unit")
+    torch.testing.assert_close(model.predict(frames, action), copied)
+    torch.nn.init.normal_(model.predictor.project_out.weight)
+    change = model.predictor([(frames[:, 0], None)], model.action_embed(action))
+    assert change.abs().max() > 0.1
+    torch.testing.assert_close(model.predict(frames, action), copied + change)
+
+
+def test_residual_prediction_needs_whole_frames() -> None:
+    with pytest.raises(
+        ValueError, match=r"^mask\.full_context_prob=0\.0: model\.residual needs whole context frames; "
+    ):
+        tiny(model__residual=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lewm.config import ActionConfig, Config, DataConfig, ModelConfig, PlanConfig
-from lewm.plan import ActionSpace, LatentController, RecedingHorizon, action_space
+from lewm.plan import ActionSpace, LatentController, RecedingHorizon, action_space, cost
 
 B = 3
 MOVES = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], dtype=np.float32)
@@ -82,7 +82,8 @@ def test_each_environment_reaches_its_goal(planner: str, hold: bool, discrete: b
     assert np.linalg.norm(points - goals, axis=-1).max() < 1.5, points
 
 
-def test_history_and_past_actions_line_up() -> None:
+def test_history_and_past_actions_line_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cost, "CPU_ROLLOUT_BATCH", B * 64)  # all candidates in one call
     config = settings(history=3, execute=2)
     model, drive = controller(config)
     drive.reset(picture(np.full((B, 2), 30.0)))

@@ -69,6 +69,8 @@ class ModelConfig:
     """Attention heads of the predictor."""
     action_conditioning: Literal["add", "film", "token"] = "add"
     """How the action enters the predictor: added to every token, FiLM on the norms, or a token of its own."""
+    residual: bool = False
+    """Predict the change from the present frame's tokens; needs whole context frames."""
     history: int = 1
     """Frames that the predictor sees, 1 to 4."""
     inference_encoder: Literal["online", "target"] = "online"
@@ -308,6 +310,13 @@ def _validate(c: Config) -> None:
     )
     prob = k.full_context_prob
     _require(0 <= prob <= 1, "mask.full_context_prob", prob, "must be between 0 and 1", "use 0 to 1")
+    _require(
+        not m.residual or prob == 1,
+        "mask.full_context_prob",
+        prob,
+        "model.residual needs whole context frames",
+        "use 1, or model.residual False",
+    )
     _require(c.loss.beta > 0, "loss.beta", c.loss.beta, "must be positive", "use 1.0")
     slowness = c.loss.slowness
     _require(slowness >= 0, "loss.slowness", slowness, "must not be negative", "use 0 for none")

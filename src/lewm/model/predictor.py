@@ -34,6 +34,8 @@ class Predictor(nn.Module):
         self.project_out = nn.Linear(width, config.width)
         self.apply(init_weights)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
+        if config.residual:  # starts as copying
+            nn.init.zeros_(self.project_out.weight)
         for block in self.blocks:  # `apply` has overwritten the start as an unmodulated block
             if isinstance(block, Block) and block.film is not None:
                 nn.init.zeros_(block.film.weight)

@@ -22,7 +22,7 @@ class StepsToGo(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(config.num_tokens * token_width, hidden), nn.GELU(),
             nn.Linear(hidden, hidden), nn.GELU(),
-            nn.Linear(hidden, embedding),
+            nn.Linear(hidden, embedding, bias=False),  # an offset would leave all distances as they are
         )  # fmt: skip
         self.fitted: Tensor
         self.register_buffer("fitted", torch.tensor(False))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lewm.config import Config
 from lewm.model.action import ActionEmbed
-from lewm.model.encoder import Encoder
+from lewm.model.encoder import Encoder, normalise
 from lewm.model.predictor import Predictor
 from lewm.model.steps_to_go import StepsToGo
 
@@ -37,7 +37,10 @@ class WorldModel(nn.Module):
 
     def step(self, context: Sequence[tuple[Tensor, Tensor | None]], action: Tensor) -> Tensor:
         """Predict the next frame (B, N, D) from each frame's (tokens, positions) and actions (B, T, f*A or f)."""
-        return self.predictor(context, self.action_embed(action))
+        s_hat = self.predictor(context, self.action_embed(action))
+        if self.config.model.residual:
+            s_hat = s_hat + normalise(context[-1][0], self.config.model.final_norm)
+        return s_hat
 
     def predict(self, tokens: Tensor, action: Tensor) -> Tensor:
         """Predict the next frame from whole frames.
