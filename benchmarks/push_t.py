@@ -25,7 +25,7 @@ def main() -> None:
     """Run the stages one after another and print the summary."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--collect-episodes", type=int, default=500)
-    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--episodes", type=int, default=100, help="closed-loop episodes")
     parser.add_argument("--split-episodes", type=int, default=5, help="of these, with the true dynamics")
     parser.add_argument("--slowness", type=float, default=0.3)
