@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--episodes", type=int, default=100, help="closed-loop episodes")
     parser.add_argument("--split-episodes", type=int, default=5, help="of these, with the true dynamics")
-    parser.add_argument("--slowness", type=float, default=0.3)
+    parser.add_argument("--slowness", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--keep", type=Path, help="keep the store and the run here")
