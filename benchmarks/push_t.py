@@ -25,9 +25,9 @@ def main() -> None:
     """Run the stages one after another and print the summary."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--collect-episodes", type=int, default=500)
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--episodes", type=int, default=100, help="closed-loop episodes")
-    parser.add_argument("--split-episodes", type=int, default=5, help="of these, with the true dynamics")
+    parser.add_argument("--split-episodes", type=int, default=3, help="of these, with the true dynamics")
     parser.add_argument("--slowness", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
@@ -42,7 +42,7 @@ def main() -> None:
                 *("train", "--data", store, "--preset", "tiny", "--out", run),
                 *("--train.steps", arguments.steps, "--seed", arguments.seed),
                 *("--data.frame-skip", 5, "--loss.slowness", arguments.slowness, "--model.residual"),
-                *("--plan.execute", 1),
+                *("--plan.execute", 2),
             ),
             "eval": lewm(
                 *("eval", run, "--eval.episodes", arguments.episodes),
