@@ -51,9 +51,9 @@ def changed(config: Config, changes: Changes) -> Config:
 def main() -> None:
     """Train and evaluate every variant that is still missing."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--collect-episodes", type=int, default=400)
-    parser.add_argument("--episodes", type=int, default=30, help="closed-loop episodes")
+    parser.add_argument("--episodes", type=int, default=20, help="closed-loop episodes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--out", type=Path, required=True)
