@@ -394,6 +394,7 @@ def cut(path: Path, size: int) -> None:
 
 
 def write_table(path: Path, **columns: list) -> None:
+    columns.setdefault("text", [""] * len(columns["start"]))
     pq.write_table(pa.table(columns), path / "episodes.parquet")
 
 

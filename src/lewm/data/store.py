@@ -2,9 +2,9 @@
 
     meta.json          what the data is, with a schema version
     frames.npy         (T, height, width, 3) uint8, the frames of all episodes one after the other
-    actions.npy        (T, A) float32, or (T,) int64 for discrete actions
+    actions.npy        (T, A) float32, or (T,) int64 for discrete actions; none for images without actions
     states.npy         (T, S) float32, only when the task knows its state
-    episodes.parquet   one row an episode: start, length, source, seed
+    episodes.parquet   one row an episode: start, length, source, seed, text
 
 An episode of L frames has L actions: action t is taken at frame t, and the last one leads out of the episode. The
 episode table is the truth. The arrays grow first and the table is then replaced in one step, so that an episode is in
@@ -16,6 +16,7 @@ import dataclasses
 import json
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -39,7 +40,13 @@ _LOCK = ".lock"
 _KEPT = "the complete episodes in it are safe"
 _HEADER_BYTES = 128  # of an .npy file; always the same, so that a longer array rewrites its header in place
 _TABLE_SCHEMA = pa.schema(
-    [("start", pa.int64()), ("length", pa.int64()), ("source", pa.string()), ("seed", pa.int64())]
+    [
+        ("start", pa.int64()),
+        ("length", pa.int64()),
+        ("source", pa.string()),
+        ("seed", pa.int64()),
+        ("text", pa.string()),
+    ]
 )
 
 
@@ -51,30 +58,48 @@ class StoreMeta:
     """Name of the task or robot."""
     image_size: int
     """Height and width of a frame in pixels."""
-    action_kind: Literal["continuous", "discrete"]
-    """Real vectors, or one integer out of `action_size`."""
+    action_kind: Literal["continuous", "discrete", "none"]
+    """Real vectors, one integer out of `action_size`, or none: frames that are images of their own."""
     action_size: int
-    """A: length of the action vector, or the number of discrete actions."""
+    """A: length of the action vector, the number of discrete actions, or 0 for none."""
+    action_names: tuple[str, ...] = ()
+    """Names of the entries of a continuous action; empty when they have none."""
     state_names: tuple[str, ...] = ()
     """Names of the S state variables; empty when states are not stored."""
     fps: float | None = None
     """Frames a second, where time is real."""
     source: str = ""
     """Where the data comes from."""
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What else the source said, as JSON: of an import its format, cameras, statistics and settings."""
     schema_version: int = dataclasses.field(default=SCHEMA_VERSION, init=False)
     """Version of the layout on disk."""
 
     def __post_init__(self) -> None:
         if not _is_int(self.image_size) or self.image_size < 1:
             raise ValueError(f"image_size={self.image_size!r}: must be a positive integer; give the frames' side")
-        if self.action_kind not in ("continuous", "discrete"):
-            raise ValueError(f"action_kind={self.action_kind!r}: unknown; use 'continuous' or 'discrete'")
-        if not _is_int(self.action_size) or self.action_size < 1:
+        if self.action_kind not in ("continuous", "discrete", "none"):
+            raise ValueError(f"action_kind={self.action_kind!r}: unknown; use 'continuous', 'discrete' or 'none'")
+        if self.action_kind == "none":
+            if self.action_size != 0:
+                raise ValueError(f"action_size={self.action_size!r}: must be 0 where there are no actions; use 0")
+        elif not _is_int(self.action_size) or self.action_size < 1:
             raise ValueError(f"action_size={self.action_size!r}: must be a positive integer; give the actions' size")
-        names = self.state_names
-        if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"state_names={names!r}: must be a tuple of names; give one name a variable")
-        object.__setattr__(self, "state_names", tuple(names))  # JSON has lists only
+        for field in ("state_names", "action_names"):
+            names = getattr(self, field)
+            if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
+                raise ValueError(f"{field}={names!r}: must be a tuple of names; give one name a variable")
+            object.__setattr__(self, field, tuple(names))  # JSON has lists only
+        if self.action_names and (self.action_kind != "continuous" or len(self.action_names) != self.action_size):
+            raise ValueError(
+                f"action_names={self.action_names!r}: must name each of the {self.action_size} entries of a continuous "
+                "action; correct the names or leave them out"
+            )
+        try:
+            # As it is read back, so that what was written equals what is there.
+            object.__setattr__(self, "origin", json.loads(json.dumps(dict(self.origin), allow_nan=False)))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"origin: must be an object of JSON values ({error}); leave out what is not") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +110,15 @@ class Episodes:
         start: (E,) int64, index of the first frame.
         length: (E,) int64, number of frames.
         source: where each episode comes from.
-        seed: (E,) int64, the seed it was collected with.
+        seed: (E,) int64, the seed it was collected with, or the episode's number in the recording it comes from.
+        text: the task of each episode in words, or nothing.
     """
 
     start: npt.NDArray[np.int64]
     length: npt.NDArray[np.int64]
     source: list[str]
     seed: npt.NDArray[np.int64]
+    text: list[str]
 
 
 class Store:
@@ -114,7 +141,8 @@ class Store:
         self.meta: StoreMeta = _read_meta(self.path / _META)
         table = _read_table(self.path / _EPISODES)
         start, length, seed = (table[name].to_numpy() for name in ("start", "length", "seed"))
-        self.episodes: Episodes = Episodes(start=start, length=length, source=table["source"].to_pylist(), seed=seed)
+        source, text = table["source"].to_pylist(), table["text"].to_pylist()
+        self.episodes: Episodes = Episodes(start=start, length=length, source=source, seed=seed, text=text)
         self.num_episodes: int = len(start)
         self.num_frames: int = int(length.sum())
         if self.num_episodes == 0:
@@ -124,7 +152,9 @@ class Store:
             for name, (dtype, row) in _layout(self.meta).items()
         }
         self.frames: npt.NDArray[np.uint8] = arrays["frames"]
-        self.actions: npt.NDArray[np.float32] | npt.NDArray[np.int64] = arrays["actions"]
+        self.actions: npt.NDArray[np.float32] | npt.NDArray[np.int64] = arrays.get(
+            "actions", np.empty((self.num_frames, 0), dtype=np.float32)
+        )
         self.states: npt.NDArray[np.float32] | None = arrays.get("states")
 
     def episode(self, index: int) -> slice:
@@ -149,7 +179,7 @@ class Store:
         """
         if self.meta.action_kind == "continuous":
             self._reject("actions", ~np.isfinite(self.actions), "not finite")
-        else:
+        elif self.meta.action_kind == "discrete":
             bad = (self.actions < 0) | (self.actions >= self.meta.action_size)
             self._reject("actions", bad, f"outside 0 to {self.meta.action_size - 1}")
         if self.states is not None:
@@ -205,6 +235,11 @@ class StoreWriter:
         """Frames of the complete episodes."""
         return _count_frames(self._table)
 
+    @property
+    def last_seed(self) -> int | None:
+        """Seed of the last episode, or None in an empty store."""
+        return self._table["seed"][-1].as_py() if self.num_episodes else None
+
     def append(
         self,
         frames: npt.NDArray[np.uint8],
@@ -213,6 +248,7 @@ class StoreWriter:
         *,
         source: str = "",
         seed: int = 0,
+        text: str = "",
     ) -> None:
         """Write one complete episode.
 
@@ -220,10 +256,12 @@ class StoreWriter:
 
         Args:
             frames: (L, height, width, 3) uint8.
-            actions: (L, A) real, or (L,) integer for discrete actions; the last one leads out of the episode.
+            actions: (L, A) real, (L,) integer for discrete actions, or (L, 0) for none; the last one leads out of the
+                episode.
             states: (L, S) real; given exactly when the store has state names.
             source: where the episode comes from.
-            seed: the seed it was collected with.
+            seed: the seed it was collected with, or its number in the recording it comes from.
+            text: its task in words.
 
         Raises:
             ValueError: a shape or type differs from the store's.
@@ -233,7 +271,7 @@ class StoreWriter:
             raise ValueError(f"{self.path}: this writer is closed; open a new one to append")
         rows = self._checked(frames, actions, states)
         start, length = self.num_frames, len(rows["frames"])
-        added = {"start": [start], "length": [length], "source": [source], "seed": [int(seed)]}
+        added = {"start": [start], "length": [length], "source": [source], "seed": [int(seed)], "text": [text]}
         table = pa.concat_tables([self._table, pa.table(added, schema=_TABLE_SCHEMA)]).combine_chunks()
         with plain_os_error(self.path, _KEPT):
             try:
@@ -310,6 +348,10 @@ class StoreWriter:
         if states is not None:
             given["states"] = np.asarray(states)
         layout = _layout(self.meta)
+        if self.meta.action_kind == "none":
+            shape = given.pop("actions").shape
+            if shape != (len(given["frames"]), 0):
+                raise ValueError(f"actions={shape}: the store {self.path} has none; give an array (L, 0)")
         for name in layout.keys() ^ given.keys():
             has, but = ("no states", "were given") if name in given else (f"{layout[name][1][0]} states", "are missing")
             raise ValueError(f"{name}: {but}, and the store {self.path} has {has}; make state_names and states agree")
@@ -364,9 +406,10 @@ def _layout(meta: StoreMeta) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
     """Return type and shape of one row for every array of the store."""
     layout: dict[str, tuple[np.dtype[Any], tuple[int, ...]]] = {
         "frames": (np.dtype("u1"), (meta.image_size, meta.image_size, 3)),
-        "actions": (np.dtype("<f4"), (meta.action_size,)),
     }
-    if meta.action_kind == "discrete":
+    if meta.action_kind == "continuous":
+        layout["actions"] = (np.dtype("<f4"), (meta.action_size,))
+    elif meta.action_kind == "discrete":
         layout["actions"] = (np.dtype("<i8"), ())
     if meta.state_names:
         layout["states"] = (np.dtype("<f4"), (len(meta.state_names),))

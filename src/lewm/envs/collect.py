@@ -1,14 +1,7 @@
 """Episodes of a task into a store, drawn by its behaviour policy in parallel processes."""
 
 import contextlib
-import multiprocessing
-import os
-import signal
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Generator
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +11,7 @@ from numpy.typing import NDArray
 from lewm.data.store import Store, StoreMeta, StoreWriter
 from lewm.envs.registry import make_task
 from lewm.envs.task import Task
+from lewm.processes import frame_counter, in_order, num_cores
 
 _EPISODES_PER_WORKER = 8  # fewer are collected before another process has started
 _AHEAD_PER_WORKER = 4
@@ -78,9 +72,9 @@ def collect(
     with StoreWriter(out, meta) as writer:
         todo = range(writer.num_episodes, episodes)
         if workers is None:
-            workers = min(_num_cores(), len(todo) // _EPISODES_PER_WORKER)
+            workers = min(num_cores(), len(todo) // _EPISODES_PER_WORKER)
         with (
-            _frame_counter(len(todo) * episode_length, task_name, show=progress) as count,
+            frame_counter(len(todo) * episode_length, f"collecting {task_name}", show=progress) as count,
             contextlib.closing(_collect_all(task, todo, episode_length, seed, workers)) as collected,
         ):
             for frames, actions, states, episode_seed in collected:
@@ -95,24 +89,8 @@ def _collect_all(task: Task, todo: range, length: int, seed: int, workers: int) 
         for index in todo:
             yield _collect_episode(task, index, length, seed)
         return
-    # Never fork: a process that has used threads (torch's among them) may not survive it.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
-    try:
-        ahead: deque[Future[_Episode]] = deque()
-        rest = iter(todo)
-        for index in todo:
-            while len(ahead) < workers * _AHEAD_PER_WORKER and (following := next(rest, None)) is not None:
-                ahead.append(pool.submit(_work, task.name, task.image_size, following, length, seed))
-            future = ahead.popleft()
-            if (error := future.exception()) is not None:
-                reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                raise RuntimeError(
-                    f"episode={index}: a worker failed ({reason}); the episodes before are stored, run again to go on"
-                ) from error
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    arguments = ((task.name, task.image_size, index, length, seed) for index in todo)
+    yield from in_order(_work, arguments, names=todo, workers=workers, ahead=workers * _AHEAD_PER_WORKER)
 
 
 def _collect_episode(task: Task, index: int, length: int, seed: int) -> _Episode:
@@ -135,50 +113,3 @@ def _work(task_name: str, image_size: int, index: int, length: int, seed: int) -
 @lru_cache(maxsize=1)
 def _worker_task(task_name: str, image_size: int) -> Task:
     return make_task(task_name, image_size)
-
-
-def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it even when it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _num_cores() -> int:
-    """Return the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextlib.contextmanager
-def _frame_counter(total: int, task_name: str, *, show: bool) -> Iterator[Callable[[int], None]]:
-    """Yield a function that counts collected frames, on a progress bar if wanted."""
-    if not show or total == 0:
-        yield lambda frames: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("collecting {task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} frames, {task.fields[rate]} frames/s,"),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-    )
-    start = time.perf_counter()
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        row = bar.add_task(task_name, total=total, rate="-")
-        done = 0
-
-        def count(frames: int) -> None:
-            nonlocal done
-            done += frames
-            bar.update(row, completed=done, rate=f"{done / (time.perf_counter() - start):,.0f}")
-
-        yield count
