@@ -30,6 +30,8 @@ Changes = dict[str, dict[str, Any]]
 VARIANTS: dict[str, Changes] = {
     "tiny": {},
     "no slowness": {"loss": {"slowness": 0.0}},
+    "inverse dynamics at 0.5": {"loss": {"inverse": 0.5}},
+    "inverse dynamics at 0.5, no slowness": {"loss": {"inverse": 0.5, "slowness": 0.0}},
     "spectral regulariser on tokens at 0.1 (article)": {
         "loss": {"regulariser": "spectral", "weight": 0.1, "apply_to": "tokens", "centre": "batch"}
     },

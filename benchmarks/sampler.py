@@ -1,9 +1,11 @@
-"""Measure how fast random batches of clips leave the store, beside HDF5 on the same frames.
+"""Measure how fast random batches of clips leave the store, beside HDF5 and beside video of the same frames.
 
-Both sides deliver the same clips, frames and actions, from uncompressed files: the store by its sampler, HDF5 through
-h5py from contiguous datasets in the three ways that h5py offers, of which the fastest counts. As a stricter rival
-there is also HDF5 that delivers frames alone, as if the actions were held in memory. Rounds of all ways alternate and
-the median round counts, so that another load on the machine falls on all of them.
+The store and HDF5 deliver the same clips, frames and actions, from uncompressed files: the store by its sampler, HDF5
+through h5py from contiguous datasets in the three ways that h5py offers, of which the fastest counts. As a stricter
+rival there is also HDF5 that delivers frames alone, as if the actions were held in memory. Video delivers the frames of
+the same clips, decoded by PyAV from H.264 files with a keyframe at every other frame, which serve random access as well
+as video can. Rounds of all ways alternate and the median round counts, so that another load on the machine falls on all
+of them. Cold is an epoch that begins with no page of the files in memory.
 
     python benchmarks/sampler.py --frames 20000 --out sampler.json
 
@@ -18,39 +20,68 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import h5py
 import numpy as np
 import numpy.typing as npt
+from av.container import InputContainer
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 
 from lewm.data import ClipSampler, Store, StoreMeta, StoreWriter
 
 BATCH, CLIP_FRAMES, ACTION_SIZE, EPISODE = 64, 2, 2, 100
-ROUNDS, COLD_ROUNDS, COLD_BATCHES = 15, 3, 20
+ROUNDS, COLD_ROUNDS = 15, 3
+VIDEO_FRAMES, VIDEO_FPS, GOP = 1000, 30, 2  # frames a file and a second; frames from one keyframe to the next
 
 Starts = npt.NDArray[np.int64]
 Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
 
 
 def build(folder: Path, num_frames: int, image_size: int) -> None:
-    """Write the same episodes of noise as a store and as an HDF5 file, both flushed to the disk."""
+    """Write the same episodes as a store, as an HDF5 file and as videos, all flushed to the disk."""
     rng = np.random.default_rng(0)
-    noise = rng.integers(0, 256, (EPISODE, image_size, image_size, 3), dtype=np.uint8)
-    meta = StoreMeta(task="noise", image_size=image_size, action_kind="continuous", action_size=ACTION_SIZE)
+    meta = StoreMeta(task="clouds", image_size=image_size, action_kind="continuous", action_size=ACTION_SIZE)
+    clouds = make_clouds(rng, image_size)
     with StoreWriter(folder / "store", meta) as writer, h5py.File(folder / "clips.h5", "w") as file:
-        h5_frames = file.create_dataset("frames", (num_frames, *noise.shape[1:]), np.uint8)
+        h5_frames = file.create_dataset("frames", (num_frames, *clouds.shape[1:]), np.uint8)
         h5_actions = file.create_dataset("actions", (num_frames, ACTION_SIZE), np.float32)
         for start in range(0, num_frames, EPISODE):
-            frames = np.roll(noise, start // EPISODE, axis=2)[: num_frames - start]
+            frames = np.roll(clouds, 7 * start // EPISODE, axis=1)[: num_frames - start]
             actions = rng.standard_normal((len(frames), ACTION_SIZE), dtype=np.float32)
             writer.append(frames, actions)
             h5_frames[start : start + EPISODE] = frames
             h5_actions[start : start + EPISODE] = actions
+    frames = Store(folder / "store").frames
+    for number, start in enumerate(range(0, num_frames, VIDEO_FRAMES)):
+        write_video(folder / f"{number}.mp4", frames[start : start + VIDEO_FRAMES])
     for path in files(folder):
         with open(path, "rb") as file:
             os.fsync(file.fileno())
+
+
+def make_clouds(rng: np.random.Generator, image_size: int) -> npt.NDArray[np.uint8]:
+    """Return an episode of smooth, drifting clouds, which video compresses as it does a camera's frames."""
+    waves = np.fft.fftfreq(image_size)
+    damping = 1 / (1e-2 + np.hypot(waves[:, None], waves)) ** 2
+    noise = np.fft.fft2(rng.standard_normal((3, image_size, image_size)))
+    image = np.fft.ifft2(noise * damping).real.transpose(1, 2, 0)
+    image += 10 * image.mean(axis=2, keepdims=True)  # its colours are pale
+    image = np.clip(128 + 50 * (image - image.mean()) / image.std(), 0, 255).astype(np.uint8)
+    return np.stack([np.roll(image, t, axis=1) for t in range(EPISODE)])
+
+
+def write_video(path: Path, frames: npt.NDArray[np.uint8]) -> None:
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=VIDEO_FPS, options={"g": str(GOP), "crf": "23"})
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for pixels in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
+        container.mux(stream.encode())
 
 
 def files(folder: Path) -> list[Path]:
@@ -100,6 +131,46 @@ class Hdf5:
         return self.frames[rows][place], self.actions[first][action_place][:, None]
 
 
+class Video:
+    """Clips decoded from videos: every file is open, and a clip begins at the keyframe before it."""
+
+    def __init__(self, folder: Path, image_size: int) -> None:
+        self.opened: dict[int, tuple[InputContainer, VideoStream]] = {}
+        self.folder, self.image_size = folder, image_size
+        self.scaler = VideoReformatter()
+
+    def read(self, starts: Starts) -> npt.NDArray[np.uint8]:
+        out = np.empty((len(starts), CLIP_FRAMES, self.image_size, self.image_size, 3), np.uint8)
+        for i, start in enumerate(starts.tolist()):
+            for t in range(CLIP_FRAMES):
+                number, place = divmod(start + t, VIDEO_FRAMES)
+                if t == 0 or place == 0:  # a clip may go on in the next file
+                    frames = self.frames_from(number, place)
+                out[i, t] = next(frames)
+        return out
+
+    def frames_from(self, number: int, place: int) -> Iterator[npt.NDArray[np.uint8]]:
+        container, stream = self.opened.get(number) or self.open(number)
+        assert stream.time_base is not None
+        time = round(place / VIDEO_FPS / stream.time_base)
+        container.seek(time, stream=stream)
+        for frame in container.decode(stream):
+            assert frame.pts is not None
+            if frame.pts >= time:
+                yield np.asarray(self.scaler.reformat(frame, format="rgb24", threads=1).to_ndarray(), np.uint8)
+
+    def open(self, number: int) -> tuple[InputContainer, VideoStream]:
+        container = av.open(self.folder / f"{number}.mp4")
+        stream = container.streams.video[0]
+        stream.codec_context.thread_count = 1
+        self.opened[number] = container, stream
+        return container, stream
+
+    def close(self) -> None:
+        for container, _ in self.opened.values():
+            container.close()
+
+
 def rate(read: Callable[[int], object], seconds: float, first_step: int) -> float:
     """Return clips/s of consecutive batches."""
     step, begin = first_step, time.perf_counter()
@@ -113,8 +184,8 @@ def measure_warm(folder: Path, seconds: float) -> dict[str, float]:
     """Return the median clips/s of every way, with all pages in memory and mapped."""
     store = Store(folder / "store")
     sampler = ClipSampler(store, range(store.num_episodes), clip_frames=CLIP_FRAMES, batch_size=BATCH)
-    hdf5 = Hdf5(folder / "clips.h5")
-    # HDF5 gets the starts for nothing; the sampler computes them.
+    hdf5, video = Hdf5(folder / "clips.h5"), Video(folder, store.meta.image_size)
+    # The rivals get the starts for nothing; the sampler computes them.
     steps = sampler.num_clips // BATCH
     starts = [sampler.batch(step).index for step in range(steps)]
     ways: dict[str, Callable[[int], object]] = {
@@ -123,12 +194,18 @@ def measure_warm(folder: Path, seconds: float) -> dict[str, float]:
         "hdf5_direct": lambda step: hdf5.direct(starts[step % steps]),
         "hdf5_fancy": lambda step: hdf5.fancy(starts[step % steps]),
         "hdf5_frames_only": lambda step: hdf5.frame_slices(starts[step % steps]),
+        "video": lambda step: video.read(starts[step % steps]),
     }
     clips = sampler.batch(0)
     for read in (hdf5.slices, hdf5.direct, hdf5.fancy):
         frames, actions = read(clips.index)
         if not (np.array_equal(frames, clips.frames) and np.array_equal(actions, clips.actions)):
             raise SystemExit("the store and HDF5 give different clips")
+    # Video loses a little; a frame too early or too late is further away.
+    decoded = video.read(clips.index).astype(int)
+    error, swapped = (np.abs(decoded - frames).mean() for frames in (clips.frames, clips.frames[:, ::-1]))
+    if error > 0.75 * swapped:
+        raise SystemExit(f"the store and the videos give different clips: they differ by {error:.1f} of 255")
     for path in files(folder):
         path.read_bytes()
     store.frames.reshape(-1)[::4096].sum()  # maps every page
@@ -139,6 +216,7 @@ def measure_warm(folder: Path, seconds: float) -> dict[str, float]:
             if number >= 0:  # the round before is warm-up
                 rates[name].append(clips_per_s)
     hdf5.file.close()
+    video.close()
     return {name: statistics.median(values) for name, values in rates.items()}
 
 
@@ -153,15 +231,15 @@ def measure_cold(folder: Path) -> tuple[dict[str, float] | None, str]:
         sampler = ClipSampler(
             store, range(store.num_episodes), clip_frames=CLIP_FRAMES, batch_size=BATCH, seed=number + 1
         )
-        starts = [sampler.starts[:1]] * COLD_BATCHES
+        starts, steps = [], sampler.num_clips // BATCH
         blocks, begin = resource.getrusage(resource.RUSAGE_SELF).ru_inblock, time.perf_counter()
-        for step in range(COLD_BATCHES):
-            starts[step] = sampler.batch(step).index
+        for step in range(steps):
+            starts.append(sampler.batch(step).index)
         elapsed = time.perf_counter() - begin
         read_bytes = 512 * (resource.getrusage(resource.RUSAGE_SELF).ru_inblock - blocks)
-        if read_bytes < COLD_BATCHES * BATCH * store.frames[0].nbytes:
+        if read_bytes < store.frames.nbytes / 2:
             return None, "not measured: the file system keeps the files in memory (give --dir on a disk)"
-        rates["store"].append(COLD_BATCHES * BATCH / elapsed)
+        rates["store"].append(steps * BATCH / elapsed)
         del store, sampler  # mapped pages cannot be dropped
 
         drop_from_cache(folder)
@@ -169,7 +247,7 @@ def measure_cold(folder: Path) -> tuple[dict[str, float] | None, str]:
         begin = time.perf_counter()
         for batch_starts in starts:
             hdf5.slices(batch_starts)
-        rates["hdf5_slices"].append(COLD_BATCHES * BATCH / (time.perf_counter() - begin))
+        rates["hdf5_slices"].append(steps * BATCH / (time.perf_counter() - begin))
         hdf5.file.close()
     return {name: statistics.median(values) for name, values in rates.items()}, "page cache dropped by posix_fadvise"
 
@@ -193,7 +271,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(dir=args.dir) as name:
         folder = Path(name)
-        print(f"writing {args.frames} frames of {args.image_size} px as a store and as HDF5", flush=True)
+        print(f"writing {args.frames} frames of {args.image_size} px as a store, as HDF5 and as videos", flush=True)
         build(folder, args.frames, args.image_size)
         cold, cold_note = measure_cold(folder)
         warm = measure_warm(folder, args.seconds)
@@ -210,9 +288,14 @@ def main() -> None:
         "ratio_to_hdf5": round(warm["store"] / ways[best], 2),
         "ratio_to_hdf5_frames_only": round(warm["store"] / warm["hdf5_frames_only"], 2),
         "ratio_to_hdf5_cold": round(cold["store"] / cold["hdf5_slices"], 2) if cold else None,
+        "ratio_to_video": round(warm["store"] / warm["video"], 1),
         "hdf5_way": best.removeprefix("hdf5_"),
-        "hdf5_clips_per_s_warm": {way.removeprefix("hdf5_"): round(r) for way, r in warm.items() if way != "store"},
+        "hdf5_clips_per_s_warm": {
+            way.removeprefix("hdf5_"): round(r) for way, r in warm.items() if way.startswith("hdf5")
+        },
         "hdf5_clips_per_s_cold": round(cold["hdf5_slices"]) if cold else None,
+        "video_clips_per_s_warm": round(warm["video"]),
+        "video": f"H.264, a keyframe every {GOP} frames, one thread",
         "cold": cold_note,
         "frames": args.frames,
         "image_size": args.image_size,
@@ -226,6 +309,7 @@ def main() -> None:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "h5py": h5py.__version__,
+        "pyav": av.__version__,
     }
     line = json.dumps(result)
     if args.out is not None:

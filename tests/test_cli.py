@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import lewm
 import lewm.config
@@ -31,7 +32,7 @@ from lewm.train.checkpoint import load_config
 from tiny import IMAGE, tiny
 
 GOLDEN = Path(__file__).parent / "golden" / "cli.txt"
-COMMANDS = ("collect", "train", "eval", "plan", "info", "report", "demo")
+COMMANDS = ("collect", "import", "check", "train", "eval", "plan", "info", "report", "demo")
 FULL = lewm.preset("tiny")
 EVAL = EvalConfig(
     episodes=3, split_episodes=2, goal_offset=5, budget=6, horizons=(1, 2), clips=8, probe_frames=40
@@ -105,7 +106,7 @@ def error_of(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert main(argv) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    (line,) = [line for line in err.splitlines() if not line.startswith(("collecting", "train "))]
+    (line,) = [line for line in err.splitlines() if not line.startswith(("collecting", "train ", "warning: "))]
     assert line.startswith("error: ")
     return line
 
@@ -182,6 +183,10 @@ def test_wrong_values_are_one_line(tmp_path: Path, folder: Path, capsys: pytest.
     assert "no such folder" in error_of(["eval", new], capsys)
     assert "must end in .mp4" in error_of(["plan", run, "--video", "plan.gif"], capsys)
     assert "plan.elites=9" in error_of(["plan", run, "--plan.elites", "9"], capsys)
+    assert "did you mean y?" in error_of(["plan", run, "--goal", "state:z=1"], capsys)
+    assert "give all variables, or a region" in error_of(["plan", run, "--goal", "state:x=0.3"], capsys)
+    assert "give --goal" in error_of(["plan", run, "--start", "frame:0:0"], capsys)
+    assert "use 0 to 5" in error_of(["plan", run, "--start", "frame:6:0", "--goal", "frame:0:0"], capsys)
     assert "has settings of its own" in error_of(["info", run, "--seed", "4"], capsys)
     assert not Path(new).exists()
 
@@ -313,6 +318,54 @@ def test_plan_prints_the_planning_object(folder: Path, tmp_path: Path, capsys: p
     assert video.stat().st_size > 0
 
 
+def test_plan_goes_to_a_goal_in_closed_loop(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # so that the table breaks no line
+    plan = ["plan", str(folder / "run"), "--episodes", "2", "--goal", "region:x=0.1..0.9"]
+    assert main([*plan, "--json"]) == 0
+    out, err = capsys.readouterr()
+    planning = json.loads(out)
+    assert planning["goal"]["kind"] == "region"
+    assert (planning["goal"]["r2"]["x"] < 0.5) == ("warning: goal=region:x=0.1..0.9: x is read" in err)
+    assert main(plan) == 0
+    out, err = capsys.readouterr()
+    assert "in closed loop to region:x=0.1..0.9" in out
+    assert "Solved before the first action" in out
+    assert "(random)" in out
+
+
+@pytest.fixture(scope="module")
+def robot(folder: Path) -> Path:
+    """Return a copy of the store that comes from an unknown robot, so that nothing simulates it."""
+    shutil.copytree(folder / "store", folder / "robot")
+    meta = json.loads((folder / "robot" / "meta.json").read_text(encoding="utf-8"))
+    (folder / "robot" / "meta.json").write_text(json.dumps(meta | {"task": "arm [a]"}), encoding="utf-8")
+    return folder / "robot"
+
+
+def test_plan_gives_actions_where_nothing_is_simulated(
+    folder: Path, robot: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    plan = ["plan", str(folder / "run"), "--data", str(robot)]
+    assert "give --goal to plan once from a frame of the data" in error_of(plan, capsys)
+    assert main([*plan, "--goal", "state:x=0.4", "--planner", "mppi", "--json"]) == 0
+    result = json_line(capsys)
+    assert np.array(result["actions"]).shape == (SMALL.plan.horizon * SMALL.data.frame_skip, 2)
+    assert result["planner"] == "mppi"
+    assert {"start", "goal", "cost", "cost_now", "cost_random", "seconds", "predicted_state"} <= result.keys()
+
+    again = ["plan", str(folder / "run"), "--start", "frame:1:2", "--goal", "frame:1:9"]  # although it is simulated
+    assert main(again) == 0
+    out = capsys.readouterr().out
+    assert "from frame:1:2 to frame:1:9" in out
+    assert "(random plans)" in out
+    rows = [line.split() for line in out.splitlines()[-SMALL.plan.horizon * SMALL.data.frame_skip :]]
+    assert np.abs(np.array(rows, dtype=float)).max() <= 1
+    assert "has none; leave it out" in error_of([*again, "--video", "plan.mp4"], capsys)
+
+
 def test_info_counts_parameters(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--preset", "paper", "--json"]) == 0
     paper = json_line(capsys)
@@ -357,6 +410,35 @@ def test_demo_does_it_all_and_goes_on(
     assert main(demo) == 0
     assert "holds a finished demo" in capsys.readouterr().err
     assert "seed 0" in error_of([*demo, "--seed", "1"], capsys)
+
+
+def test_images_from_folders_to_a_robot(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # so that the table breaks no line
+    rng = np.random.default_rng(0)
+    for name, low in (("dark", 0), ("light", 128)):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        for k in range(20):
+            pixels = rng.integers(low, low + 128, (40, 50, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "set" / name / f"{k}.jpg")
+    store, run, robot = (str(tmp_path / name) for name in ("store", "images", "robot"))
+    imported = ["import", str(tmp_path / "set"), "--out", store, "--image-size", str(IMAGE), "--workers", "1"]
+    assert main([*imported, "--format", "images", "--json"]) == 0
+    assert json_line(capsys)["frames"] == 40
+    train = ["train", "--data", store, "--out", run]
+    options = error_of(train, capsys).partition("; use ")[2].split()
+    assert main([*train, *options]) == 0  # the remedy is complete
+    capsys.readouterr()
+    assert main(["eval", run]) == 0
+    shown = capsys.readouterr().out
+    assert "(random encoder)" in shown
+    assert "(largest class)" in shown
+    assert "images, which have no actions to plan" in error_of(["plan", run], capsys)
+    assert main(["info", run]) == 0
+    capsys.readouterr()
+    assert main(["train", "--data", str(folder / "store"), "--out", robot, "--train.encoder-from", run]) == 0
+    assert load_config(Path(robot)).train.encoder_from == run
 
 
 def test_public_names_load_from_their_rooms() -> None:

@@ -30,6 +30,9 @@ BAD = [
     ({"model.history": 4, "train.rollout_steps": 5}, "train.rollout_steps=5: with model.history=4 a clip has 9 frames"),
     ({"train.rollout_steps": 0}, "train.rollout_steps=0: must be at least 1"),
     ({"action.size": 0}, "action.size=0: must be at least 1"),
+    ({"action.kind": "none"}, "action.size=2: must be 0 without actions; use 0"),
+    ({"action.kind": "none", "action.size": 0, "data.frame_skip": 3}, "data.frame_skip=3: images have neither"),
+    ({"action.kind": "none", "action.size": 0, "mask.context_ratio": 1.0}, "mask.context_ratio=1.0: images have"),
     ({"data.frame_skip": 0}, "data.frame_skip=0: must be at least 1"),
     ({"data.held_out": 1.0}, "data.held_out=1.0: must be between 0 and 1"),
     ({"data.split_seed": -1}, "data.split_seed=-1: must not be negative"),
@@ -77,6 +80,23 @@ def test_refuses_in_one_line_with_a_remedy(settings: dict[str, Any], message: st
     assert "\n" not in text
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_say_at_once_what_images_need(name: str) -> None:
+    """The remedy is a list of options, which must be all that is needed."""
+    images = {"action.kind": "none", "action.size": 0}
+    if name == "literal":
+        assert override(preset(name), images).model_action_size == 0
+        return
+    with pytest.raises(ValueError, match=r"mask\.full_context_prob=1\.0.*: images have neither actions nor") as error:
+        override(preset(name), images)
+    options = str(error.value).partition("; use ")[2].split("--")[1:]
+    given = {setting.replace("-", "_"): json.loads(value) if value != "tokens" else value
+             for setting, value in (option.split() for option in options)}  # fmt: skip
+    assert given["mask.full_context_prob"] == 0
+    assert (given["train.cost_steps"], given["plan.cost"]) == (0, "tokens")
+    override(preset(name), images | given)
+
+
 def test_remedies_of_sizes_are_accepted() -> None:
     with pytest.raises(ValueError, match=r"use 128 or 144$"):
         changed({"model.image_size": 130, "model.patch_size": 4})
@@ -96,6 +116,7 @@ def test_tokens_follow_the_image_size() -> None:
 def test_model_action_size() -> None:
     assert changed({"data.frame_skip": 3}).model_action_size == 6
     assert changed({"data.frame_skip": 3, "action.kind": "discrete", "action.size": 9}).model_action_size == 3
+    assert changed({"action.kind": "none", "action.size": 0}).model_action_size == 0
 
 
 def test_literal_is_the_article() -> None:

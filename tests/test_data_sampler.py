@@ -1,12 +1,16 @@
 """The sampler: clips equal those of plain loops, each comes once an epoch, and a batch depends on its step alone."""
 
+import os
 from collections import Counter
 from pathlib import Path
+from time import monotonic, sleep
 
 import numpy as np
 import pytest
 
 from lewm.data import ClipSampler, Store, StoreMeta, StoreWriter
+from lewm.data import order as order_module
+from lewm.data import sampler as sampler_module
 
 LENGTHS = (9, 3, 14, 1, 7, 2)
 
@@ -38,6 +42,27 @@ def make_store(path: Path, *, discrete: bool = False, states: bool = True) -> St
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return make_store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture(scope="module")
+def image_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """Images of their own: every pixel says which one it is, the state as well."""
+    path, first = tmp_path_factory.mktemp("images"), 0
+    meta = StoreMeta(task="look", image_size=2, action_kind="none", action_size=0, state_names=("number",))
+    with StoreWriter(path, meta) as writer:
+        for length in LENGTHS:
+            number = np.arange(first, first + length)
+            images = np.broadcast_to(number[:, None, None, None], (length, 2, 2, 3)).astype(np.uint8)
+            writer.append(images, np.empty((length, 0)), number[:, None].astype(np.float32))
+            first += length
+    return Store(path)
+
+
+@pytest.fixture
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a window hold 9 of the store's 36 frames, in blocks of 3."""
+    monkeypatch.setattr(order_module, "WINDOW_BYTES", 9 * 12)
+    monkeypatch.setattr(order_module, "BLOCK_BYTES", 3 * 12)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +124,28 @@ def test_discrete_actions_without_states(discrete_store: Store, clip_frames: int
         assert clips.actions[number].ravel().tolist() == list(range(start, start + (clip_frames - 1) * frame_skip))
 
 
+@pytest.mark.parametrize("clip_frames", [2, 5])
+def test_every_image_is_a_clip_that_stands_still(image_store: Store, clip_frames: int) -> None:
+    sampler = ClipSampler(image_store, [4, 0, 3], clip_frames=clip_frames, batch_size=8)
+    assert sampler.starts.tolist() == [*range(9), 26, *range(27, 34)]
+    clips = sampler.clips(sampler.starts)
+    for clips in (sampler.clips(sampler.starts), sampler.batch(0)):
+        assert clips.frames.shape == (len(clips.index), clip_frames, 2, 2, 3)
+        assert (clips.frames == clips.index[:, None, None, None, None]).all()
+        assert clips.actions.shape == (len(clips.index), clip_frames - 1, 0)
+        assert clips.actions.dtype == np.float32
+        assert clips.states is not None
+        assert (clips.states[..., 0] == clips.index[:, None]).all()
+        assert clips.frames.flags.c_contiguous
+    last = image_store.num_frames - 1
+    assert (ClipSampler(image_store, [5], clip_frames=clip_frames, batch_size=1).clips([last]).frames == last).all()
+
+
+def test_images_have_no_frame_skip(image_store: Store) -> None:
+    with pytest.raises(ValueError, match=r"^frame_skip=2: .*; use 1$"):
+        ClipSampler(image_store, range(6), frame_skip=2, batch_size=4)
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 30, 100])
 def test_every_clip_comes_once_an_epoch(store: Store, batch_size: int) -> None:
     sampler = ClipSampler(store, range(6), batch_size=batch_size, seed=5)
@@ -109,6 +156,94 @@ def test_every_clip_comes_once_an_epoch(store: Store, batch_size: int) -> None:
     for order in orders:
         assert np.sort(order).tolist() == sampler.starts.tolist()
     assert len({tuple(order) for order in [*orders, sampler.starts]}) == epochs + 1  # each shuffled, each differently
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 64])
+def test_what_fits_in_memory_is_shuffled_as_one(store: Store, batch_size: int) -> None:
+    # Recorded figures and loss curves depend on this order.
+    sampler = ClipSampler(store, [5, 4, 2, 1, 0], batch_size=batch_size, seed=3)
+    steps = -(-3 * sampler.num_clips // batch_size)
+    stream = np.concatenate([sampler.batch(step).index for step in range(steps)])[: 3 * sampler.num_clips]
+    orders = [np.random.default_rng((3, epoch)).permutation(sampler.starts) for epoch in range(3)]
+    assert stream.tolist() == np.concatenate(orders).tolist()
+    assert stream[:8].tolist() == [30, 22, 27, 3, 31, 14, 19, 32]
+
+
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_windows_keep_every_promise(store: Store, world_size: int) -> None:
+    def make(rank: int, *, world_size: int = world_size) -> ClipSampler:
+        return ClipSampler(store, [0, 1, 2, 4], batch_size=6, seed=5, rank=rank, world_size=world_size)
+
+    ranks, whole = [make(rank) for rank in range(world_size)], make(0, world_size=1)
+    steps = whole.num_clips  # six epochs
+    batches = [np.concatenate([sampler.batch(step).index for sampler in ranks]) for step in range(steps)]
+    for epoch in np.concatenate(batches).reshape(6, -1):
+        assert np.sort(epoch).tolist() == whole.starts.tolist()
+    assert batches[0].tolist() != np.random.default_rng((5, 0)).permutation(whole.starts)[:6].tolist()
+    for step in (7, steps - 1, 0, 13):
+        clips = make(0, world_size=1).batch(step)
+        assert clips.index.tolist() == whole.batch(step).index.tolist() == batches[step].tolist()
+        assert (clips.frames[:, 0] == clips.index[:, None, None, None]).all()
+
+
+def asked_bytes(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(sampler_module, "_CAN_READ_AHEAD", True)
+    monkeypatch.setattr(sampler_module, "_will_need", lambda file, begin, end: asked.append((begin, end)))
+    return asked
+
+
+@pytest.mark.usefixtures("small_windows")
+@pytest.mark.parametrize("frame_skip", [1, 2])
+@pytest.mark.parametrize("first_step", [0, 7])
+def test_frames_are_asked_for_a_window_ahead(
+    store: Store, monkeypatch: pytest.MonkeyPatch, frame_skip: int, first_step: int
+) -> None:
+    asked = asked_bytes(monkeypatch)
+    sampler = ClipSampler(store, [0, 2, 4], frame_skip=frame_skip, batch_size=2, seed=5)
+    window = 9  # clips, at most
+    header, late = 128, 0
+    for step in range(first_step, first_step + 3 * sampler.num_clips):
+        in_time = {frame for begin, end in asked for frame in range((begin - header) // 12, (end - header) // 12)}
+        for frame in (sampler.batch(step).index[:, None] + np.array([0, frame_skip])).ravel().tolist():
+            late += frame not in in_time
+        frames, drawn = sum(end - begin for begin, end in asked) // 12, 2 * (step + 1 - first_step)
+        # No more than two windows ahead, of which every clip may ask for the frames that end it.
+        assert frames <= (drawn + 2 * window) * (1 + frame_skip)
+    assert late <= 2 * 2  # those of the first batch alone
+    owners = [np.searchsorted(store.episodes.start, (begin - header) // 12, side="right") - 1 for begin, _ in asked]
+    assert set(owners) == {0, 2, 4}
+    for (begin, end), owner in zip(asked, owners, strict=True):
+        assert begin < end <= header + 12 * store.episode(int(owner)).stop
+
+
+def test_what_fits_in_memory_is_asked_for_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = asked_bytes(monkeypatch)
+    sampler = ClipSampler(store, [0, 2], batch_size=4)
+    for step in range(20):
+        sampler.batch(step)
+    assert asked == [(128, 128 + 9 * 12), (128 + 12 * 12, 128 + 26 * 12)]
+
+
+def test_reading_ahead_reads(tmp_path: Path) -> None:
+    if not sampler_module._CAN_READ_AHEAD:
+        pytest.skip("this system cannot read ahead")
+    path, size = tmp_path / "file", 1 << 20
+    path.write_bytes(bytes(size))
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if sampler_module._in_memory(file.fileno(), size - 1):
+            pytest.skip("this file system keeps its files in memory")
+        sampler_module._will_need(file.fileno(), 200_000, size)
+        end = monotonic() + 30
+        for offset in range(200_000, size, 4096):
+            while not (there := sampler_module._in_memory(file.fileno(), offset)) and monotonic() < end:
+                sleep(0.01)
+            assert there
+        assert not sampler_module._in_memory(file.fileno(), 0)
+        assert not sampler_module._in_memory(file.fileno(), size)  # behind the end
 
 
 def test_a_batch_depends_on_seed_and_step_alone(store: Store) -> None:

@@ -1,5 +1,6 @@
 """Closed loop on a line: intervals, starts, the loop's bookkeeping, and each of its policies."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,16 +14,18 @@ from lewm.config import ActionConfig, Config, DataConfig, ModelConfig, PlanConfi
 from lewm.data import Store, StoreMeta, StoreWriter
 from lewm.envs.task import Behaviour, Task
 from lewm.evaluate.closed_loop import (
+    Loop,
     ModelPolicy,
     Starts,
     cost_alone,
     make_starts,
     planner_alone,
     random_policy,
+    reaches,
     run_closed_loop,
     wilson_interval,
 )
-from lewm.plan import action_space
+from lewm.plan import Region, RegionGoal, action_space
 
 SIZE, SPEED, SKIP, BUDGET = 16, 0.1, 2, 12
 
@@ -172,7 +175,9 @@ def test_loop_counts_environment_steps() -> None:
         return np.ones((len(states), 4, 1), dtype=np.float32)  # two model steps of two environment steps
 
     ticks = []
-    loop = run_closed_loop(task, starts, right, budget=6, frame_skip=SKIP, tick=lambda: ticks.append(1))
+    loop = run_closed_loop(
+        task, starts, right, reaches(task, starts), budget=6, frame_skip=SKIP, tick=lambda: ticks.append(1)
+    )
     # reached in the middle of a model step; left at once; out of reach within the budget
     assert loop.solved_at.tolist() == [3, -1, -1]
     assert loop.success.tolist() == [True, False, False]
@@ -191,7 +196,7 @@ def test_loop_stops_when_every_goal_is_reached() -> None:
         calls.append(1)
         return np.ones((len(states), 8, 1), dtype=np.float32)
 
-    loop = run_closed_loop(task, starts, jump, budget=80, frame_skip=SKIP)
+    loop = run_closed_loop(task, starts, jump, reaches(task, starts), budget=80, frame_skip=SKIP)
     assert loop.success.all()
     assert len(calls) == 1
     assert loop.states.shape == (8, 81, 1)
@@ -221,7 +226,8 @@ def test_split_names_the_part_that_fails(task_class: type[Line], over: Literal["
     space = action_space(config, device="cpu")
 
     def rate(policy: Any) -> float:
-        return float(run_closed_loop(task, starts, policy, budget=BUDGET, frame_skip=SKIP).success.mean())
+        success = reaches(task, starts)
+        return float(run_closed_loop(task, starts, policy, success, budget=BUDGET, frame_skip=SKIP).success.mean())
 
     def model_rate(model: Model) -> float:
         return rate(ModelPolicy(model, config, task, starts, space))  # pyright: ignore[reportArgumentType]
@@ -243,10 +249,34 @@ def test_model_policy_keeps_what_was_imagined(history: int) -> None:
     task = Line(SIZE)
     starts, config = make_starts_on_line(task), make_config(task, execute=2, history=history)
     policy = ModelPolicy(Model(), config, task, starts, action_space(config, device="cpu"), record=3)  # pyright: ignore[reportArgumentType]
-    loop = run_closed_loop(task, starts, policy, budget=8, frame_skip=SKIP)
+    loop = run_closed_loop(task, starts, policy, reaches(task, starts), budget=8, frame_skip=SKIP)
     assert policy.decisions == len(policy.imagined) == 2
     assert policy.seconds > 0
     assert all(imagined.shape == (3, 4, 1, 1) for imagined in policy.imagined)
     # what a true model imagines is what comes
     came = loop.states[:3, [SKIP, 2 * SKIP]]
     np.testing.assert_allclose(policy.imagined[0][:, :2, 0].numpy(), came, atol=0.01)
+
+
+@pytest.mark.parametrize("task_class", [Line, DiscreteLine])
+def test_model_pursues_a_region_and_not_the_frame(task_class: type[Line]) -> None:
+    task = task_class(SIZE)
+    config, wanted = make_config(task, iterations=4), RegionGoal({"x": (0.55, 0.7)})
+    low, high = torch.tensor([[0.55], [0.7]])
+    region = Region(lambda tokens: tokens[..., 0, :], low, high, torch.ones(1))
+    starts = replace(make_starts_on_line(task), region=region)  # the frames show places on the right of it
+
+    def success(states: NDArray[np.float32]) -> NDArray[np.bool_]:
+        return wanted.contains(states, task.state_names)
+
+    def run(model: Model) -> Loop:
+        policy = ModelPolicy(model, config, task, starts, action_space(config, device="cpu"))  # pyright: ignore[reportArgumentType]
+        return run_closed_loop(task, starts, policy, success, budget=BUDGET, frame_skip=SKIP)
+
+    loop = run(Model())
+    for start, way, solved_at in zip(starts.state, loop.states, loop.solved_at, strict=True):
+        assert 0.55 <= way[solved_at, 0] <= 0.7, start
+        assert not 0.55 <= way[solved_at - 1, 0] <= 0.7, start
+    assert loop.success.all()
+    assert starts.first(3).region is region
+    assert run(Model(gain=-1.0)).success.mean() == 0.0

@@ -101,6 +101,49 @@ def test_planning_interval_must_be_disjoint() -> None:
     assert not judged({"planning.ci95": [0.24, 0.5]})[0]
 
 
+IMAGES: dict[str, Any] = {
+    "spectrum": GOOD["spectrum"],
+    **dict.fromkeys(("prediction", "probe", "cost", "planning")),
+    "class_probe": {
+        "images": 400,
+        "accuracy": 0.61,
+        "ci95": [0.56, 0.66],
+        "random_accuracy": 0.35,
+        "random_ci95": [0.3, 0.4],
+        "largest_class": 0.22,
+    },
+}
+
+
+def judged_images(**changes: Any) -> tuple[bool, str]:
+    return verdict({**IMAGES, "class_probe": {**IMAGES["class_probe"], **changes}})
+
+
+def test_images_are_judged_by_their_classes() -> None:
+    learnt, sentence = judged_images()
+    assert learnt
+    assert sentence == (
+        "The encoder learnt: a linear probe tells the class of 61% [56%, 66%] of 400 held-out images, with a random "
+        "encoder 35% [30%, 40%], and the largest class is 22%."
+    )
+    for changes in ({"random_ci95": [0.5, 0.57]}, {"largest_class": 0.56}):
+        learnt, sentence = judged_images(**changes)
+        assert not learnt
+        assert sentence.startswith("Nothing shows that the encoder learnt: ")
+
+
+def test_images_without_classes_are_not_judged() -> None:
+    learnt, sentence = verdict({**IMAGES, "class_probe": None})
+    assert not learnt
+    assert "cannot be told: its representation has not collapsed (effective rank 12.0)" in sentence
+
+
+def test_a_collapse_on_images_comes_first() -> None:
+    learnt, sentence = verdict({**IMAGES, "spectrum": {**GOOD["spectrum"], "effective_rank": 1.2}})
+    assert not learnt
+    assert "collapsed (effective rank 1.2)" in sentence
+
+
 def test_without_the_split_no_part_is_blamed() -> None:
     changes = {f"planning.{name}": value for name, value in FAILED.items()}
     learnt, sentence = judged(changes | {"cost": {"rank_correlation": 0.5}})

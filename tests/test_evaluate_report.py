@@ -253,6 +253,16 @@ def test_numbers_stand_beside_their_rivals(page: Page) -> None:
     assert "model.stem_channels [8, 16] mask.context_ratio null" in " ".join(page.text["settings"].split())
 
 
+def test_classes_stand_beside_both_rivals(tmp_path: Path) -> None:
+    told = {"accuracy": 0.61, "ci95": [0.56, 0.66], "random_accuracy": 0.35, "random_ci95": [0.3, 0.4]}
+    nothing = dict.fromkeys(("prediction", "probe", "cost", "planning"))
+    evaluation = EVALUATION | nothing | {"class_probe": told | {"largest_class": 0.22}}
+    text = write_report(write_run(tmp_path, evaluation=evaluation)).read_text(encoding="utf-8")
+    for number in ("61% (56% to 66%)", "35% (30% to 40%)", "22%"):
+        assert number in text
+    assert "Class told" not in write_report(write_run(tmp_path)).read_text(encoding="utf-8")
+
+
 def test_page_loads_and_runs_nothing(page: Page) -> None:
     assert "http:" not in page.source
     assert "https:" not in page.source

@@ -8,14 +8,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
+from lewm.cli import number_rows
 from lewm.config import ActionConfig, Config, DataConfig, EvalConfig, ModelConfig, PlanConfig
-from lewm.data import StoreMeta, StoreWriter
-from lewm.envs import make_task
+from lewm.data import Store, StoreMeta, StoreWriter
+from lewm.envs import Task, make_task
+from lewm.envs.two_room import SUCCESS_DISTANCE
 from lewm.evaluate import probe as probe_module
-from lewm.evaluate.run import _finite, _project, decisions, evaluate_run, plan_run
+from lewm.evaluate import run as run_module
+from lewm.evaluate.closed_loop import Loop, Policy, Starts, Success, run_closed_loop
+from lewm.evaluate.report import write_report
+from lewm.evaluate.run import _project, decisions, evaluate_run, finite, plan_run
 from lewm.model import WorldModel
 from lewm.train.checkpoint import load_config, save_config, save_weights
+from tiny import labelled_images, tiny
 
 SIZE, SKIP, EPISODES, LENGTH = 32, 3, 8, 24
 
@@ -157,7 +164,99 @@ def test_without_a_known_task_there_is_no_closed_loop(tmp_path: Path) -> None:
     assert results["probe"] is not None
     with np.load(run / "eval.npz") as file:
         assert not [name for name in file.files if name.startswith("episode_")]
-    with pytest.raises(ValueError, match=r"task=my-robot: planning needs a known task"):
+    with pytest.raises(
+        ValueError, match=r"task=my-robot: planning in closed loop needs a known task.*; give --goal to"
+    ):
+        plan_run(run, device="cpu", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("goal", "kind"), [("frame:1:5", "frame"), ("state:x=0.75,y=0.2", "state"), ("region:x=0.6..,y=..0.9", "region")]
+)
+def test_all_episodes_can_go_to_one_goal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goal: str, kind: str) -> None:
+    store = write_store(tmp_path / "store", "two-room")
+    run = write_run(tmp_path / "run", store)
+    loops: list[tuple[Starts, Loop, NDArray[np.bool_]]] = []
+
+    def record(task: Task, starts: Starts, policy: Policy, success: Success, **options: Any) -> Loop:
+        loop = run_closed_loop(task, starts, policy, success, **options)
+        loops.append((starts, loop, success(loop.states)))
+        return loop
+
+    monkeypatch.setattr(run_module, "run_closed_loop", record)
+    usual = plan_run(run, device="cpu", progress=False)
+    assert "goal" not in usual
+    video = tmp_path / "plan.mp4"
+    planning = plan_run(run, device="cpu", goal=goal, video=video, progress=False)
+    assert video.stat().st_size > 0
+    assert planning["goal"]["text"] == goal
+    assert planning["goal"]["kind"] == kind
+    assert list(planning["goal"].get("r2", {})) == ([] if kind == "frame" else ["x", "y"])
+    assert planning["cost"] == ("steps_to_go" if kind == "frame" else "region")
+    assert planning.keys() - usual.keys() == {"goal"}
+
+    (before, *_), _, (starts, loop, reached), (rival_starts, rival, rival_reached) = loops
+    np.testing.assert_array_equal(starts.state, before.state)  # the usual starts, for the random policy as well
+    assert rival_starts is starts
+    assert (starts.region is None) == (kind == "frame")
+    states = Store(store).states
+    assert states is not None
+    match kind:
+        case "frame":
+            inside = np.linalg.norm(loop.states - states[LENGTH + 5], axis=-1) < SUCCESS_DISTANCE
+        case "state":
+            inside = np.linalg.norm(loop.states - np.array([0.75, 0.2]), axis=-1) < SUCCESS_DISTANCE
+        case _:
+            inside = (loop.states[..., 0] >= 0.6) & (loop.states[..., 1] <= 0.9)
+    np.testing.assert_array_equal(reached, inside)
+    np.testing.assert_array_equal(loop.success, inside[:, 1:].any(axis=1))
+    assert planning["success_rate"] == loop.success.mean()
+    assert planning["random_success_rate"] == rival_reached[:, 1:].any(axis=1).mean() == rival.success.mean()
+    assert planning["solved_at_start"] == inside[:, 0].mean()
+    if kind == "region":
+        assert 0 < planning["solved_at_start"] < 1
+
+
+def image_run(path: Path, store: Path) -> Path:
+    config = tiny(data__path=str(store), action__kind="none", action__size=0, eval=EvalConfig(probe_frames=60))
+    path.mkdir()
+    torch.manual_seed(0)
+    save_config(path, config)
+    save_weights(path, WorldModel(config))
+    return path
+
+
+@pytest.mark.parametrize(("labelled", "classes"), [(True, 2), (True, 1), (False, 2)])
+def test_images_are_measured_by_what_they_have(tmp_path: Path, labelled: bool, classes: int) -> None:
+    store = labelled_images(tmp_path / "store", labelled=labelled, classes=classes)
+    run = image_run(tmp_path / "run", store.path)
+    results = evaluate_run(run, device="cpu", progress=False)
+    assert json.loads((run / "eval.json").read_text()) == results
+    assert [results[part] for part in ("prediction", "probe", "cost", "planning")] == [None] * 4
+    assert results["spectrum"]["effective_rank"] > 1
+    told = results["class_probe"]
+    if labelled and classes > 1:
+        assert (told["classes"], told["train_images"], told["images"]) == (2, 60, 16)
+        assert told["ci95"][0] <= told["accuracy"] <= told["ci95"][1]
+        assert 0 <= told["random_accuracy"] <= 1
+        assert store.states is not None
+        assert 0 < told["largest_class"] < 1
+    else:
+        assert told is None
+        assert "cannot be told" in results["verdict"]
+    assert results["learnt"] is False
+    with np.load(run / "eval.npz") as file:
+        wanted = {"spectrum", "projection", "projection_share"}
+        assert set(file.files) == wanted | ({"projection_states", "state_names"} if labelled else set())
+    page = write_report(run).read_text(encoding="utf-8")
+    assert ("Class told by a linear probe" in page) == (told is not None)
+    assert ("Coloured by label" in page) == labelled
+    number_rows(results)  # of the command line
+
+
+def test_images_have_nothing_to_plan(tmp_path: Path) -> None:
+    run = image_run(tmp_path / "run", labelled_images(tmp_path / "store").path)
+    with pytest.raises(ValueError, match=rf"^run={run}: was trained on images, .*by --train\.encoder-from {run}$"):
         plan_run(run, device="cpu", progress=False)
 
 
@@ -172,7 +271,7 @@ def test_data_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 def test_numbers_that_json_cannot_hold_become_none() -> None:
     value = {"a": [1.0, float("nan")], "b": {"c": float("inf")}, "d": (1, "x", True, None)}
-    assert _finite(value) == {"a": [1.0, None], "b": {"c": None}, "d": [1, "x", True, None]}
+    assert finite(value) == {"a": [1.0, None], "b": {"c": None}, "d": [1, "x", True, None]}
 
 
 def test_projection_equals_principal_components() -> None:

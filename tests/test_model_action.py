@@ -49,6 +49,27 @@ def test_statistics_are_saved_with_the_weights() -> None:
     assert other.std.tolist() == [3, 4]
 
 
+def test_no_action_is_zero_and_has_no_weights() -> None:
+    embed = ActionEmbed(tiny(action__kind="none", action__size=0))
+    assert not list(embed.parameters())
+    assert not embed.state_dict()
+    assert torch.equal(embed(torch.zeros(5, 2, 0)), torch.zeros(5, 2, 12))
+
+
 def test_out_of_range_action_is_an_error() -> None:
     with pytest.raises(IndexError):
         ActionEmbed(tiny(action__kind="discrete", action__size=4))(torch.tensor([[4]]))
+
+
+def test_summed_actions_are_of_unit_scale_whatever_the_frame_skip() -> None:
+    embed = ActionEmbed(tiny(data__frame_skip=4))
+    embed.standardise(torch.tensor([1.0, -2.0]), torch.tensor([0.5, 2.0]))
+    actions = torch.tensor([1.0, -2.0]) + torch.tensor([0.5, 2.0]) * torch.randn(1000, 4, 2)
+    summed = embed.summed(actions.flatten(1))
+    torch.testing.assert_close(summed, (actions - embed.mean[:2]).sum(1) / embed.std[:2] / 2.0)
+    assert summed.std(0).tolist() == pytest.approx([1.0, 1.0], rel=0.1)
+
+
+def test_summed_discrete_actions_are_counts() -> None:
+    embed = ActionEmbed(tiny(action__kind="discrete", action__size=3, data__frame_skip=4))
+    assert embed.summed(torch.tensor([[[2, 0, 2, 2]]])).tolist() == [[[0.5, 0.0, 1.5]]]

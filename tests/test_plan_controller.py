@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lewm.config import ActionConfig, Config, DataConfig, ModelConfig, PlanConfig
-from lewm.plan import ActionSpace, LatentController, RecedingHorizon, action_space, cost
+from lewm.plan import ActionSpace, LatentController, RecedingHorizon, Region, action_space, cost
 
 B = 3
 MOVES = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], dtype=np.float32)
@@ -80,6 +80,25 @@ def test_each_environment_reaches_its_goal(planner: str, hold: bool, discrete: b
         points = path[:, -1]
         frames = picture(path[:, 1::2])  # one frame a model step
     assert np.linalg.norm(points - goals, axis=-1).max() < 1.5, points
+
+
+@pytest.mark.parametrize("planner", ["cem", "mppi"])
+@pytest.mark.parametrize("discrete", [False, True])
+@pytest.mark.parametrize("over", ["last", "sum"])
+def test_every_environment_moves_into_the_region_and_stays(planner: str, discrete: bool, over: str) -> None:
+    config = settings(discrete=discrete, planner=planner, over=over, execute=2)
+    model, drive = controller(config)
+    low, high = torch.tensor([24.0, -torch.inf]), torch.tensor([28.0, 30.0])
+    drive.reset(Region(lambda tokens: tokens[..., 0, :], low, high, torch.full((2,), 5.0)))
+    assert model.encoded == []  # there is no picture to encode
+    points = np.array([[16.0, 20.0], [35.0, 36.0], [26.0, 10.0]])  # left of it, beyond a corner, and inside
+    for _ in range(6):
+        actions = drive.act(picture(points))
+        points = points + (MOVES[actions] if discrete else actions).sum(1)
+    outside = np.maximum(low.numpy() - points, 0) + np.maximum(points - high.numpy(), 0)
+    assert outside.max() <= 0.5 / SCALE, points  # as far as a picture tells
+    drive.reset(picture(np.full((B, 2), 12.0)))
+    assert model.encoded[-1] == B  # and pictures are pursued again
 
 
 def test_history_and_past_actions_line_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +188,7 @@ def test_bad_use() -> None:
     start = picture(np.ones((B, 2)))
     with pytest.raises(ValueError, match="call reset"):
         drive.act(start)
-    with pytest.raises(ValueError, match="goal_frames: got float32"):
+    with pytest.raises(ValueError, match="goal: got float32"):
         drive.reset(start.astype(np.float32))
     with pytest.raises(ValueError, match="of 3 environments"):
         drive.reset(start[:2])

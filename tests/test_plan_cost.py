@@ -1,5 +1,7 @@
 """Costs of predicted representations, and the rollout of every candidate in one batch."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 from lewm.config import PlanConfig
 from lewm.plan import (
     ActionSpace,
+    Region,
     cost,
     latent_cost_fn,
     over_horizon,
@@ -97,6 +100,24 @@ def test_latent_cost_is_that_of_single_rollouts(kind: str, over: str, hold: bool
             "steps_to_go": lambda pred=pred, b=b: steps_to_go_cost(model, pred, goal[b, None]),
         }[kind]()[0, 0]
         torch.testing.assert_close(costs[b, k], one[-1] if over == "last" else one.sum(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("over", ["last", "sum"])
+def test_latent_cost_of_a_region_is_that_of_single_rollouts(
+    over: Literal["last", "sum"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cost, "CPU_ROLLOUT_BATCH", 2)  # all chunks and environments share the region
+    model, space = Drift(), continuous()
+    region = Region(
+        lambda tokens: tokens[..., 0, :2], torch.tensor([2.0, -1.0]), torch.tensor([2.5, 9.0]), torch.ones(2)
+    )
+    tokens, past, actions = random(B, 3, N, D), random(B, 2, 2, seed=1), random(B, K, H, 2, seed=3)
+    costs = latent_cost_fn(model, tokens, past, region, space, PlanConfig(over=over))(actions)
+    assert costs.shape == (B, K)
+    for b, k in np.ndindex(B, K):
+        pred = model.rollout(tokens[b, None], torch.cat((past[b], actions[b, k]))[None])[0]  # (H, N, D)
+        steps = [np.linalg.norm([max(2 - x, x - 2.5, 0), max(-1 - y, y - 9, 0)]) for x, y in pred[:, 0, :2].tolist()]
+        assert costs[b, k].item() == pytest.approx(steps[-1] if over == "last" else sum(steps), rel=1e-4)
 
 
 def test_chunks_give_the_same_costs(monkeypatch: pytest.MonkeyPatch) -> None:

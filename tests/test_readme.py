@@ -83,6 +83,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 found = blocks(page, "python")
                 assert found, page
                 for block in found:
+                    if "so100" in block:  # needs the recording that tests/test_docs_data.py makes
+                        continue
                     exec(compile(block, str(page), "exec"), {})
         finally:
             os.chdir(before)
@@ -100,7 +102,8 @@ def test_every_logged_metric_is_defined(run: Path) -> None:
     lines = (run / "runs" / "two-room" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     logged = {name for line in lines for name in json.loads(line)}
     section = METHOD.read_text(encoding="utf-8").partition("## Logged metrics")[2]
-    assert logged == set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE))
+    only_with_a_weight = {"loss_inv"}
+    assert logged | only_with_a_weight == set(re.findall(r"^\| `(\w+)`", section, re.MULTILINE))
 
 
 def test_every_number_of_an_evaluation_is_defined(run: Path) -> None:

@@ -116,6 +116,9 @@ def test_with_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert config.data.path == str(tmp_path / "store")  # the run is found from any folder
     assert (config.action.kind, config.action.size) == ("discrete", 5)
     assert config.model == TINY.model
+    assert config.train == TINY.train
+    named = with_data(tiny(train__encoder_from="images"), Path("store"), "none", 0)
+    assert named.train.encoder_from == str(tmp_path / "images")
 
 
 def test_missing_folder_and_files(tmp_path: Path) -> None:

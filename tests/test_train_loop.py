@@ -22,7 +22,7 @@ from lewm.data import ClipSampler, Store, StoreMeta, StoreWriter, split_episodes
 from lewm.train import NonFiniteLossError, load_run, loop, resume, train
 from lewm.train.checkpoint import CONFIG, METRICS, STATE, WEIGHTS
 from lewm.train.schedule import ema_momentum, learning_rate
-from tiny import IMAGE, moving_dot, tiny
+from tiny import IMAGE, labelled_images, moving_dot, tiny
 
 GOLDEN = Path(__file__).parent / "golden" / "loss_curve.json"
 CONFIG_A = tiny()
@@ -37,6 +37,8 @@ CONFIG_B = tiny(
     loss__apply_to="frame",
     loss__weight=0.02,
 )
+# several frames and steps, as far as images have them
+CONFIG_IMAGES = tiny(model__history=2, train__rollout_steps=2, loss__slowness=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +63,18 @@ def reference(tmp_path_factory: pytest.TempPathFactory, store: Path) -> Path:
 def discrete_reference(tmp_path_factory: pytest.TempPathFactory, discrete_store: Path) -> Path:
     run = tmp_path_factory.mktemp("runs") / "discrete"
     train(CONFIG_B, discrete_store, run, progress=False)
+    return run
+
+
+@pytest.fixture(scope="module")
+def image_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return labelled_images(tmp_path_factory.mktemp("data") / "images").path
+
+
+@pytest.fixture(scope="module")
+def image_reference(tmp_path_factory: pytest.TempPathFactory, image_store: Path) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "images"
+    train(CONFIG_IMAGES, image_store, run, progress=False)
     return run
 
 
@@ -185,14 +199,16 @@ def test_batches_are_those_of_the_sampler(tmp_path: Path, monkeypatch: pytest.Mo
         assert np.array_equal(actions.numpy(), clips.actions[:, 1 - length :])
 
 
-@pytest.mark.parametrize("kind", ["continuous", "discrete"])
+@pytest.mark.parametrize("kind", ["continuous", "discrete", "images"])
 @pytest.mark.parametrize("step", [1, 6, 11])
 def test_sigterm_then_resume(
     kind: str, step: int, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, data, whole = (
-        (CONFIG_A, "store", "reference") if kind == "continuous" else (CONFIG_B, "discrete_store", "discrete_reference")
-    )
+    config, data, whole = {
+        "continuous": (CONFIG_A, "store", "reference"),
+        "discrete": (CONFIG_B, "discrete_store", "discrete_reference"),
+        "images": (CONFIG_IMAGES, "image_store", "image_reference"),
+    }[kind]
     run = tmp_path / "run"
     with monkeypatch.context() as patch:
         before_step(patch, step, lambda: signal.raise_signal(signal.SIGTERM))
@@ -377,6 +393,102 @@ def test_resume_refuses_another_store(reference: Path, discrete_store: Path, tmp
             resume(run, progress=False)
     with pytest.raises(ValueError, match="no such folder"):
         resume(tmp_path / "none", progress=False)
+
+
+def test_images_are_learnt_from_masked_contexts(
+    image_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seen = loop.train_step, []
+
+    def look(
+        model: Any, optimizer: Any, frames: torch.Tensor, actions: torch.Tensor, index: Any, *rest, **named
+    ) -> Any:
+        seen.append(index)
+        assert torch.equal(frames, frames[:, :1].expand_as(frames))  # the next frame is the same image
+        assert actions.shape == (8, frames.shape[1] - 1, 0)
+        return real(model, optimizer, frames, actions, index, *rest, **named)
+
+    monkeypatch.setattr(loop, "train_step", look)
+    train(CONFIG_IMAGES, image_store, tmp_path / "run", progress=False)
+    assert len(seen) == 12
+    assert all(index.shape == (8, 8) for index in seen)
+    config = load_run(tmp_path / "run").config
+    assert (config.action.kind, config.action.size) == ("none", 0)
+    assert not [name for name in load_file(tmp_path / "run" / WEIGHTS) if name.startswith("action_embed")]
+
+
+@pytest.mark.parametrize("conditioning", ["film", "token"])
+def test_images_train_with_any_conditioning(image_store: Path, tmp_path: Path, conditioning: str) -> None:
+    config = tiny(model__action_conditioning=conditioning, train__steps=2)
+    train(config, image_store, tmp_path / "run", progress=False)
+    assert math.isfinite(rows(tmp_path / "run")[-1]["loss"])
+
+
+def test_images_refuse_full_contexts(image_store: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^mask\.full_context_prob=1\.0: images .*; use --mask\.full-context-prob 0$"):
+        train(tiny(mask__full_context_prob=1.0), image_store, tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def encoders_at_first_step(patch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
+    """Have the weights of both encoders noted before the first step."""
+    noted: list[dict[str, torch.Tensor]] = []
+    real = loop.train_step
+
+    def note(model: Any, *rest: Any, **named: Any) -> Any:
+        if not noted:
+            noted.extend(
+                {name: value.clone() for name, value in encoder.state_dict().items()}
+                for encoder in (model.encoder, model.target_encoder)
+            )
+        return real(model, *rest, **named)
+
+    patch.setattr(loop, "train_step", note)
+    return noted
+
+
+@pytest.mark.parametrize("inference", ["online", "target"])
+def test_a_run_starts_from_the_encoder_of_another(
+    store: Path, image_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inference: str
+) -> None:
+    first, second = tmp_path / "images", tmp_path / "robot"
+    train(tiny(model__inference_encoder=inference, train__steps=3), image_store, first, progress=False)
+    weights = load_file(first / WEIGHTS)
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        noted = encoders_at_first_step(patch)
+        before_step(patch, 7, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            train(tiny(train__encoder_from="images"), store, second, progress=False)
+    prefix = "encoder." if inference == "online" else "target_encoder."
+    for encoder in noted:
+        for name, value in encoder.items():
+            assert torch.equal(value, weights[prefix + name]), name
+    shutil.rmtree(first)  # nothing is needed of it from the first checkpoint on
+    resume(second, progress=False)
+    assert load_run(second).config.train.encoder_from == str(first)
+    assert rows(second)[-1]["step"] == 12
+
+
+def test_an_encoder_of_another_form_is_refused(
+    store: Path, image_reference: Path, reference: Path, tmp_path: Path
+) -> None:
+    for settings, message in (
+        (
+            {"model__width": 8, "model__stem_channels": (4, 4), "model__final_norm": "layer"},
+            r": its encoder has model\.stem_channels=\(4, 8\), model\.width=16, model\.final_norm=unit, and this run "
+            r"another; use --model\.stem-channels 4 8 --model\.width 16 --model\.final-norm unit$",
+        ),
+        ({"train__encoder_from": str(tmp_path / "none")}, r"none: run=.*none: no such folder; give"),
+    ):
+        config = tiny(**{"train__encoder_from": str(image_reference), **settings})
+        with pytest.raises(ValueError, match=r"^train\.encoder_from=.*" + message) as error:
+            train(config, store, tmp_path / "run", progress=False)
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / "run").exists()
+    # another predictor, history and kind of actions do not matter
+    config = tiny(train__encoder_from=str(reference), model__predictor_width=24, model__history=2, train__steps=1)
+    train(config, store, tmp_path / "run", progress=False)
 
 
 def test_action_moments(store: Path) -> None:

@@ -74,7 +74,8 @@ def test_loss_is_that_of_algorithm_1(reduction: str, targets: str) -> None:
         reduction,
     )
     expected_reg = spectral_kl(z_c.numpy())
-    loss, loss_pred, loss_reg, _ = compute_loss(model, frames, actions, context_idx, regulariser(config), config)
+    losses = compute_loss(model, frames, actions, context_idx, regulariser(config), config)
+    loss, loss_pred, loss_reg = (losses[name] for name in ("loss", "loss_pred", "loss_reg"))
     assert loss_pred.item() == pytest.approx(expected_pred, rel=1e-4)
     assert loss_reg.item() == pytest.approx(expected_reg, rel=1e-4)
     assert loss.item() == pytest.approx(expected_pred + 0.3 * expected_reg, rel=1e-4)
@@ -91,9 +92,37 @@ def test_slowness_compares_the_present_with_the_next_frame_position_by_position(
         s_next = reference.target_encoder(frames[:, 1]).numpy()
     if context_idx is not None:
         s_next = np.stack([s_next[b, context_idx[b].numpy()] for b in range(BATCH)])
-    loss, loss_pred, _, loss_slow = compute_loss(model, frames, actions, context_idx, regulariser(config), config)
+    losses = compute_loss(model, frames, actions, context_idx, regulariser(config), config)
+    loss, loss_pred, loss_slow = (losses[name] for name in ("loss", "loss_pred", "loss_slow"))
     assert loss_slow.item() == pytest.approx(smooth_l1(z_c, s_next, config.loss.beta, "mean"), rel=1e-4)
     assert loss.item() == pytest.approx(loss_pred.item() + 0.7 * loss_slow.item(), rel=1e-5)
+
+
+def test_inverse_dynamics_decode_the_summed_action_from_the_change_of_the_tokens() -> None:
+    config = tiny(loss__inverse=0.5, loss__weight=0.0, mask__full_context_prob=1.0)
+    model, frames, actions, _ = setup(config)
+    assert model.inverse is not None
+    torch.nn.init.normal_(model.inverse.decode.weight)
+    with torch.no_grad():
+        reference = copy.deepcopy(model)
+        change = reference.target_encoder(frames[:, 1]) - reference.encoder(frames[:, 0])
+        decoded = change.flatten(1) @ model.inverse.decode.weight.T
+    embed = model.action_embed
+    standard = ((actions[:, 0] - embed.mean) / embed.std).view(BATCH, config.data.frame_skip, config.action.size)
+    expected = ((decoded - standard.sum(1) / config.data.frame_skip**0.5) ** 2).mean().item()
+    losses = compute_loss(model, frames, actions, None, regulariser(config), config)
+    assert losses["loss_inv"].item() == pytest.approx(expected, rel=1e-4)
+    assert losses["loss"].item() == pytest.approx(losses["loss_pred"].item() + 0.5 * expected, rel=1e-4)
+    losses["loss_inv"].backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.encoder.blocks.parameters())
+    assert all(p.grad is None for p in model.target_encoder.parameters())
+
+
+def test_without_a_weight_there_is_no_inverse_model() -> None:
+    config = tiny()
+    model, frames, actions, context_idx = setup(config)
+    assert model.inverse is None
+    assert "loss_inv" not in compute_loss(model, frames, actions, context_idx, regulariser(config), config)
 
 
 def test_full_frames() -> None:
@@ -142,7 +171,8 @@ def test_multi_step_loss_feeds_predictions_back(history: int, past: int) -> None
             s_hat = reference.predictor(sequence[first:], e_a)
             expected += smooth_l1(s_hat.numpy(), s_next[:, k].numpy(), 1.0, "mean") / steps
             sequence.append((s_hat, None))
-    loss, loss_pred, _, _ = compute_loss(model, frames, actions, context_idx, record, config)
+    losses = compute_loss(model, frames, actions, context_idx, record, config)
+    loss, loss_pred = losses["loss"], losses["loss_pred"]
     assert loss_pred.item() == pytest.approx(expected, rel=1e-4)
     assert loss.item() == pytest.approx(expected + 0.2, rel=1e-4)
     tokens, positions = tokens_seen
@@ -160,9 +190,9 @@ def test_gradient_passes_through_what_is_fed_back() -> None:
         actions.requires_grad_()
         model.eval()  # so that the first target is the same in both
         end = 1 + steps
-        _, loss_pred, _, _ = compute_loss(
-            model, frames[:, :end], actions[:, :steps], context_idx, regulariser(config), config
-        )
+        loss_pred = compute_loss(model, frames[:, :end], actions[:, :steps], context_idx, regulariser(config), config)[
+            "loss_pred"
+        ]
         (gradient,) = torch.autograd.grad(steps * loss_pred, actions)
         gradients.append(gradient[:, 0])
     assert (gradients[1] - gradients[0]).abs().max() > 0.05 * gradients[0].abs().max() > 0

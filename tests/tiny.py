@@ -120,3 +120,28 @@ def moving_dot(
             actions = np.full(length, chosen) if discrete else np.repeat(step[None].astype(np.float32), length, 0)
             writer.append(frames, actions, place.astype(np.float32), seed=number)
     return Store(path)
+
+
+def labelled_images(path: Path, *, groups: int = 10, size: int = 8, classes: int = 2, labelled: bool = True) -> Store:
+    """Write a store of images without actions: stripes across, or down, and so on by class, of any colour and phase."""
+    meta = StoreMeta(
+        task="stripes",
+        image_size=IMAGE,
+        action_kind="none",
+        action_size=0,
+        state_names=("label",) if labelled else (),
+        origin={"classes": [f"direction {k}" for k in range(classes)]},
+    )
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:IMAGE, :IMAGE]
+    with StoreWriter(path, meta) as writer:
+        for number in range(groups):
+            label = rng.integers(0, classes, size)
+            turn = label * np.pi / classes
+            along = x * np.cos(turn)[:, None, None] + y * np.sin(turn)[:, None, None]  # (M, height, width)
+            wave = np.sin(along / 1.5 + rng.uniform(0, 2 * np.pi, (size, 1, 1)))
+            colour = rng.uniform(20, 120, (size, 1, 1, 3))
+            frames = (128 + wave[..., None] * colour).astype(np.uint8)
+            states = label[:, None].astype(np.float32) if labelled else None
+            writer.append(frames, np.empty((size, 0)), states, seed=number)
+    return Store(path)

@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from lewm.data import StoreMeta as StoreMeta
     from lewm.data import StoreWriter as StoreWriter
     from lewm.envs import TASKS as TASKS
+    from lewm.envs import Recorder as Recorder
     from lewm.envs import Task as Task
     from lewm.envs import collect as collect
     from lewm.envs import make_task as make_task
+    from lewm.envs import record as record
     from lewm.evaluate import evaluate_run as evaluate_run
+    from lewm.evaluate import plan_once as plan_once
     from lewm.evaluate import plan_run as plan_run
     from lewm.evaluate.report import write_report as write_report
     from lewm.model import WorldModel as WorldModel
@@ -35,6 +38,7 @@ _HOMES = {
     "Config": ("lewm.config", "Config"),
     "LatentController": ("lewm.plan", "LatentController"),
     "LoadedRun": ("lewm.train", "LoadedRun"),
+    "Recorder": ("lewm.envs", "Recorder"),
     "Store": ("lewm.data", "Store"),
     "StoreMeta": ("lewm.data", "StoreMeta"),
     "StoreWriter": ("lewm.data", "StoreWriter"),
@@ -45,8 +49,10 @@ _HOMES = {
     "evaluate_run": ("lewm.evaluate", "evaluate_run"),
     "load_run": ("lewm.train", "load_run"),
     "make_task": ("lewm.envs", "make_task"),
+    "plan_once": ("lewm.evaluate", "plan_once"),
     "plan_run": ("lewm.evaluate", "plan_run"),
     "preset": ("lewm.config", "preset"),
+    "record": ("lewm.envs", "record"),
     "resume_run": ("lewm.train", "resume"),
     "train_run": ("lewm.train", "train"),
     "write_report": ("lewm.evaluate.report", "write_report"),

@@ -1,4 +1,4 @@
-"""The command line: `lewm collect | train | eval | plan | info | report | demo`.
+"""The command line: `lewm collect | import | check | train | eval | plan | info | report | demo`.
 
 Progress and errors go to standard error, results to standard output. Commands import what they need when they run:
 torch takes seconds to load, and a machine that only shows a help text need not have it.
@@ -13,12 +13,15 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, Suppress
 
 from lewm.config import ActionConfig, Config, DataConfig, EvalConfig, PlanConfig, preset
+
+if TYPE_CHECKING:
+    from lewm.data.check import CheckResult
 
 Row = tuple[str, str, str]
 """A measure, this run's number, and what a trivial rival gets."""
@@ -90,6 +93,64 @@ class Collect:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Import:
+    """Import a recording into a store, in parallel; goes on after the episodes that the store already has.
+
+    LeRobot data sets, HDF5 of robomimic or of published world models, a folder of videos with tables of actions, and
+    images: a folder a class, or WebDataset shards.
+    """
+
+    source: Annotated[Positional[Path], tyro.conf.arg(metavar="SRC")]
+    """File or folder of the recording."""
+    out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder of the store."""
+    format: Annotated[
+        Literal["lerobot", "hdf5", "video", "images", "webdataset"] | None, tyro.conf.arg(metavar="FORMAT")
+    ] = None
+    """lerobot, hdf5, video, images or webdataset; by default it is detected."""
+    cameras: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ()
+    """Cameras to take, tiled in one frame if several; needed where the recording has more than one."""
+    image_size: int = 64
+    """Height and width of the stored frames in pixels."""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """Cut the longer side to its middle, put black beside the shorter one, or change the proportions."""
+    crop_box: Annotated[tuple[int, int, int, int] | None, tyro.conf.arg(metavar="LEFT TOP WIDTH HEIGHT")] = None
+    """Pixels of the camera's frame that are kept, before anything else."""
+    frame_skip: int = 1
+    """Keep every n-th frame; an action is then the n actions between two of them, concatenated."""
+    episodes: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Import the first episodes only."""
+    workers: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Processes; by default one a core."""
+    json: Json = False
+    """Print one line of JSON and nothing else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """Look for what is wrong with a store before training on it; writes check.html into it. Exit status 1 on errors."""
+
+    store: Annotated[Positional[Path], tyro.conf.arg(metavar="DIR")]
+    """Folder of the store."""
+    frame_skip: int = 1
+    """Environment steps between two frames of a training clip."""
+    clip_frames: int = 2
+    """Frames of a training clip: history and rollout steps."""
+    held_out: float = DataConfig().held_out
+    """Share of the episodes that training holds out."""
+    split_seed: int = DataConfig().split_seed
+    """Seed of the split into training and held-out episodes."""
+    whole: FlagCreatePairsOff[bool] = False
+    """Look at every frame, not at a sample."""
+    repair: FlagCreatePairsOff[bool] = False
+    """Write a new store, --out, without what can be left out; looks at every frame."""
+    out: Folder = None
+    """New store of --repair."""
+    json: Json = False
+    """Print one line of JSON and nothing else."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class _WithSettings:
     json: Json = False
     """Print one line of JSON and nothing else."""
@@ -143,9 +204,15 @@ class Eval(_OfRun):
 class Plan(_OfRun):
     """Plan in closed loop from held-out starts, beside a random policy; --json prints eval.json's `planning` object.
 
-    Settings that are not given are those of the run.
+    Each start goes to a later frame of its episode, or all go to one --goal. Without a simulator of the data's task, or
+    with a --start, one plan to the goal is made and its actions are given. Settings that are not given are those of the
+    run.
     """
 
+    goal: Annotated[str | None, tyro.conf.arg(metavar="GOAL")] = None
+    """state:0.3,0.5 or state:x=0.3,y=0.5, region:x=0.2..0.4,y=0.1.. or frame:EPISODE:INDEX."""
+    start: Annotated[str | None, tyro.conf.arg(metavar="frame:EPISODE:INDEX")] = None
+    """Plan once from this frame; without a simulator, from the first held-out one by default."""
     planner: Annotated[Literal["cem", "mppi"] | None, tyro.conf.arg(metavar="{cem,mppi}")] = None
     """Short for --plan.planner."""
     episodes: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
@@ -196,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{name}: is not a command of {', '.join(_COMMANDS)}; did you mean lewm {near}?", status=2)
     _prepare_process()
     try:
-        _COMMANDS[name][1](rest)
+        return _COMMANDS[name][1](rest) or 0
     except ModuleNotFoundError as error:
         extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
         if extra is None:
@@ -211,7 +278,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(str(error))
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
 def _fail(message: str, *, status: int = 1) -> int:
@@ -272,11 +338,12 @@ def _show(as_json: bool, result: Mapping[str, Any], show: Callable[[], None]) ->
 
 def _print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(*heads, title=title, title_justify="left")
+    table = Table(*heads, title=escape(title), title_justify="left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))  # names of the data may hold brackets
     Console().print(table)
 
 
@@ -306,6 +373,91 @@ def _collect(argv: list[str]) -> None:
     _show(args.json, summary, lambda: print(f"{args.out}: {store.num_episodes} episodes, {store.num_frames} frames"))
 
 
+def _import(argv: list[str]) -> None:
+    args = tyro.cli(Import, prog="lewm import", args=argv)
+    from lewm.data.importing import ImportOptions, import_recording
+
+    options = ImportOptions(**{f.name: getattr(args, f.name) for f in dataclasses.fields(ImportOptions)})
+    try:
+        done = import_recording(
+            args.source,
+            args.out,
+            options=options,
+            format_=args.format,
+            max_episodes=args.episodes,
+            workers=args.workers,
+        )
+    except RuntimeError as error:  # a worker failed; the message says what is left to do
+        raise ValueError(str(error)) from error
+    store = done.store
+    summary = {
+        "store": str(args.out),
+        "format": store.meta.origin["format"],
+        "episodes": store.num_episodes,
+        "frames": store.num_frames,
+        "image_size": store.meta.image_size,
+        "action_size": store.meta.action_size,
+        "frames_fitted": done.fitted,
+        "skipped": [{"episode": index, "reason": reason} for index, reason in done.skipped],
+    }
+
+    def show() -> None:
+        for index, reason in done.skipped:
+            print(f"skipped episode {index}: {reason}", file=sys.stderr)
+        print(f"{args.out}: {store.num_episodes} episodes, {store.num_frames} frames")
+        if done.fitted:
+            print(f"frames: {done.fitted}")
+        for note in store.meta.origin.get("notes", []):
+            print(f"note: {note}")
+        if done.skipped:
+            print(f"skipped: {len(done.skipped)} episodes, named above")
+
+    _show(args.json, summary, show)
+
+
+def _check(argv: list[str]) -> int:
+    args = tyro.cli(Check, prog="lewm check", args=argv)
+    if args.repair != (args.out is not None):
+        raise ValueError(
+            f"repair={args.repair}: needs a new store, and only it does; give --repair --out DIR, or neither"
+        )
+    from lewm.data import Store
+    from lewm.data.check import check_store
+    from lewm.evaluate.check_report import write_check_report
+
+    store = Store(args.store)
+
+    def check(store: Store, *, whole: bool) -> "CheckResult":
+        result = check_store(
+            store,
+            frame_skip=args.frame_skip,
+            clip_frames=args.clip_frames,
+            held_out=args.held_out,
+            split_seed=args.split_seed,
+            whole=whole,
+        )
+        write_check_report(store, result, store.path / "check.html")
+        return result
+
+    result = check(store, whole=args.whole or args.repair)
+    if args.repair and args.out is not None:
+        from lewm.data.repair import repair
+
+        store = repair(store, result, args.out)
+        result = check(store, whole=True)
+
+    def show() -> None:
+        for finding in result.findings:
+            print(f"{finding.severity}: {finding.message}; {finding.remedy}")
+        counts = ", ".join(f"{result.count(severity)} {severity}s" for severity in ("error", "warning", "note"))
+        print(
+            f"{store.path}: {store.num_episodes} episodes, {store.num_frames} frames; {counts}; {store.path}/check.html"
+        )
+
+    _show(args.json, {"store": str(store.path)} | result.as_json(), show)
+    return 1 if result.count("error") else 0
+
+
 def _train(argv: list[str]) -> None:
     args = _parse_settings("train", Train, argv)
     if args.resume is not None:
@@ -319,11 +471,32 @@ def _train(argv: list[str]) -> None:
         raise ValueError("train: which store and which new run? give --data DIR --out DIR, or --resume RUN")
     else:
         run, config = args.out, args.settings.config()
+        _check_before_training(args.data, config)
     _train_run(config, args.data, run)
     if os.environ.get("RANK", "0") != "0":
         return  # under `torchrun`, the first process speaks for all
     summary = {"run": str(run)} | _last_metrics(run)
     _show(args.json, summary, lambda: print(f"{run}: {summary['step']} steps, loss {summary['loss']:.4f}"))
+
+
+def _check_before_training(data: Path, config: Config) -> None:
+    """Warn of what a sample of the data shows, and stop where training would fail or learn nothing."""
+    from lewm.data import Store
+    from lewm.data.check import check_store
+
+    result = check_store(
+        Store(data),
+        frame_skip=config.data.frame_skip,
+        clip_frames=config.model.history + config.train.rollout_steps,
+        held_out=config.data.held_out,
+        split_seed=config.data.split_seed,
+    )
+    for finding in result.findings:
+        line = f"{finding.message}; {finding.remedy}"
+        if finding.severity == "error":
+            raise ValueError(f"data={data}: {line} (`lewm check {data}` shows more)")
+        if finding.severity == "warning" and os.environ.get("RANK", "0") == "0":
+            print(f"warning: {line}", file=sys.stderr)
 
 
 def _train_run(config: Config | None, data: Path | None, run: Path) -> None:
@@ -348,7 +521,7 @@ def _last_metrics(run: Path) -> dict[str, Any]:
     from lewm.train.checkpoint import METRICS
 
     row = json.loads((run / METRICS).read_text(encoding="utf-8").splitlines()[-1])
-    return {name: row[name] for name in ("step", "loss", "loss_pred", "loss_reg", "loss_slow")}
+    return {name: value for name, value in row.items() if name == "step" or name.startswith("loss")}
 
 
 def _eval(argv: list[str]) -> None:
@@ -372,17 +545,68 @@ def _plan(argv: list[str]) -> None:
         config = dataclasses.replace(config, plan=dataclasses.replace(config.plan, planner=args.planner))
     if args.episodes is not None:
         config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, episodes=args.episodes))
+    if args.start is not None and args.goal is None:
+        raise ValueError(f"start={args.start}: a plan needs a goal; give --goal")
+    if args.goal is not None and (args.start is not None or not _is_simulated(args.data, config)):
+        return _plan_once(args, args.goal, config)
     from lewm.evaluate import plan_run
 
-    planning = plan_run(args.run, data=args.data, device=args.device, config=config, video=args.video)
+    planning = plan_run(args.run, data=args.data, device=args.device, config=config, goal=args.goal, video=args.video)
+    _warn_of_goal(planning.get("goal", {}))
 
     def show() -> None:
         rows = [*_planning_rows(planning), ("Seconds a plan", f"{planning['seconds_per_plan']:.4f}", "")]
-        _print_table(f"{args.run} in closed loop", _HEADS, rows)
+        if args.goal is not None:
+            rows.insert(1, ("Solved before the first action", f"{planning['solved_at_start']:.0%}", ""))
+        _print_table(f"{args.run} in closed loop{f' to {args.goal}' if args.goal else ''}", _HEADS, rows)
         if args.video is not None:
             print(args.video)
 
     _show(args.json, planning, show)
+
+
+def _is_simulated(data: Path | None, config: Config) -> bool:
+    """Say whether the true dynamics of a run's data are at hand."""
+    from lewm.data import Store
+    from lewm.evaluate.run import has_simulator
+
+    path = data or config.data.path
+    return not path or has_simulator(Store(path))  # without data, closed loop says what is missing
+
+
+def _plan_once(args: Plan, goal: str, config: Config) -> None:
+    """Show one plan, beside what else it might have been."""
+    if args.video is not None:
+        raise ValueError(f"video={args.video}: a plan that is not carried out has none; leave it out")
+    from lewm.evaluate import plan_once
+
+    plan = plan_once(args.run, goal=goal, start=args.start, data=args.data, device=args.device, config=config)
+    _warn_of_goal(plan["goal"])
+
+    def show() -> None:
+        rivals = f"{_short(plan['cost_now'])} (start), {_short(plan['cost_random'])} (random plans)"
+        rows = [("Predicted cost at the end", _short(plan["cost"]), rivals)]
+        for name, value in plan.get("predicted_state", {}).items():
+            rows.append((f"Predicted {name} at the end", _short(value), f"{_short(plan['start_state'][name])} (start)"))
+        rows.append(("Seconds", f"{plan['seconds']:.4f}", ""))
+        _print_table(f"{args.run} from {plan['start']} to {goal}", _HEADS, rows)
+        for action in plan["actions"]:
+            print(*([f"{value:.6g}" for value in action] if isinstance(action, list) else [action]))
+
+    _show(args.json, plan, show)
+
+
+def _warn_of_goal(goal: Mapping[str, Any]) -> None:
+    """Say which variables of a goal the probe cannot read."""
+    from lewm.evaluate.goal import READABLE_R2
+
+    for name, r2 in goal.get("r2", {}).items():
+        if r2 is None or r2 < READABLE_R2:
+            print(
+                f"warning: goal={goal['text']}: {name} is read from representations with a held-out R² of "
+                f"{_number(r2)}, below {READABLE_R2}, so that plans hardly know the goal",
+                file=sys.stderr,
+            )
 
 
 def _info(argv: list[str]) -> None:
@@ -513,14 +737,15 @@ _HEADS = ("measure", "this run", "trivial rival")
 def number_rows(results: Mapping[str, Any]) -> list[Row]:
     """Return the main numbers of an evaluation, each beside its trivial rival; what was not measured is left out."""
     prediction, spectrum, probe, cost = (results[key] for key in ("prediction", "spectrum", "probe", "cost"))
+    if prediction is None:
+        return _image_rows(results)
     rows: list[Row] = []
     for k, steps in enumerate(prediction["horizon"]):
         rows.append((f"Error ratio, {_steps(steps)}", _number(prediction["error_ratio"][k]), "1.00 (copy or mean)"))
     for k, steps in enumerate(prediction["horizon"]):
         ours, copying = (_number(prediction[name][k]) for name in ("centred_cosine", "copy_centred_cosine"))
         rows.append((f"Centred cosine, {_steps(steps)}", ours, f"{copying} (copy)"))
-    rows.append(("Effective rank", _number(spectrum["effective_rank"]), "1.00 (collapse)"))
-    rows.append(("Content share of the variance", _number(spectrum["content_share"]), "0.00 (position only)"))
+    rows += _spectrum_rows(spectrum)
     if probe is not None:
         rows.append(("State R², linear probe", _number(probe["r2"]), f"{_number(probe['random_r2'])} (random encoder)"))
     rows.append(("Rank correlation of the cost", _number(cost["rank_correlation"]), "0.00 (no order)"))
@@ -529,6 +754,23 @@ def number_rows(results: Mapping[str, Any]) -> list[Row]:
         for name in ("planner_alone", "cost_alone"):
             rate = _rate(cost[f"{name}_success"], cost[f"{name}_ci95"])
             rows.append((f"{name.replace('_', ' ').capitalize()}, {cost['split_episodes']} episodes", rate, ""))
+    return rows
+
+
+def _spectrum_rows(spectrum: Mapping[str, Any]) -> list[Row]:
+    return [
+        ("Effective rank", _number(spectrum["effective_rank"]), "1.00 (collapse)"),
+        ("Content share of the variance", _number(spectrum["content_share"]), "0.00 (position only)"),
+    ]
+
+
+def _image_rows(results: Mapping[str, Any]) -> list[Row]:
+    """Return the numbers of a run on images, which predicts and plans nothing."""
+    rows, told = _spectrum_rows(results["spectrum"]), results["class_probe"]
+    if told is not None:
+        ours, fresh = _rate(told["accuracy"], told["ci95"]), _rate(told["random_accuracy"], told["random_ci95"])
+        rows.append((f"Class by a linear probe, {told['images']} images", ours, f"{fresh} (random encoder)"))
+        rows.append(("", "", f"{told['largest_class']:.0%} (largest class)"))
     return rows
 
 
@@ -546,22 +788,29 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"
+
+
 def _rate(rate: float, interval: Sequence[float]) -> str:
     return f"{rate:.0%} ({interval[0]:.0%} to {interval[1]:.0%})"
 
 
-_COMMANDS: dict[str, tuple[str, Callable[[list[str]], None]]] = {
+# What each command is for, and what it does; a number that it returns is the exit status.
+_COMMANDS: dict[str, tuple[str, Callable[[list[str]], int | None]]] = {
     "collect": ("episodes of a task into a store", _collect),
+    "import": ("a recording of a robot, or images, into a store", _import),
+    "check": ("a store for what would spoil training; writes check.html", _check),
     "train": ("a world model on a store; resumes", _train),
     "eval": ("everything that can be measured, beside trivial rivals; writes eval.json and report.html", _eval),
-    "plan": ("in closed loop with CEM or MPPI, beside a random policy", _plan),
+    "plan": ("with CEM or MPPI: in closed loop, beside a random policy, or once", _plan),
     "info": ("sizes and parameter counts of a run or a preset", _info),
     "report": ("report.html of a run folder", _report),
     "demo": ("all of it on Two-Room, from nothing", _demo),
 }
 # Modules that are not in the base install, and the extra that brings them.
 _EXTRA_OF = {
-    **dict.fromkeys(("torch", "pyarrow", "tensorboard", "rich", "av"), "train"),
+    **dict.fromkeys(("torch", "pyarrow", "tensorboard", "rich", "av", "h5py"), "train"),
     **dict.fromkeys(("gymnasium", "gym_pusht", "pymunk", "pygame"), "env"),
     **dict.fromkeys(("matplotlib", "PIL", "imageio"), "report"),
 }

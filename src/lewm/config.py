@@ -19,10 +19,10 @@ SCHEMA_VERSION = 1
 class ActionConfig:
     """What an action of the data is. Filled in from the store when training starts."""
 
-    kind: Literal["continuous", "discrete"] = "continuous"
-    """Real vectors, or one integer out of `size`."""
+    kind: Literal["continuous", "discrete", "none"] = "continuous"
+    """Real vectors, one integer out of `size`, or none: images, which have no next frame either."""
     size: int = 2
-    """Length of the action vector, or the number of discrete actions."""
+    """Length of the action vector, the number of discrete actions, or 0 for none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +128,8 @@ class LossConfig:
     """Mean that is removed first: over all tokens, or over the tokens at the same position."""
     slowness: float = 0.0
     """Weight of the distance between a frame's representation and the next frame's; 0 is the article."""
+    inverse: float = 0.0
+    """Weight of decoding the action from the change of the representation; 0 is the article."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,6 +170,8 @@ class TrainConfig:
     """Optimiser steps, after training, of the learnt steps-to-go cost; 0 leaves it untrained."""
     cost_reach: int = 15
     """Largest number of model steps that the steps-to-go cost tells apart."""
+    encoder_from: str = ""
+    """Run folder whose encoder this run starts from, such as a run on images; empty for fresh weights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -238,7 +242,7 @@ class Config:
     @property
     def model_action_size(self) -> int:
         """Length of one model action: the frame-skip's sub-actions, concatenated."""
-        per_step = self.action.size if self.action.kind == "continuous" else 1
+        per_step = 1 if self.action.kind == "discrete" else self.action.size
         return self.data.frame_skip * per_step
 
     def __post_init__(self) -> None:
@@ -252,7 +256,10 @@ def _require(ok: bool, field_: str, value: object, constraint: str, remedy: str)
 
 def _validate(c: Config) -> None:
     m, t, k, p = c.model, c.train, c.mask, c.plan
-    _require(c.action.size >= 1, "action.size", c.action.size, "must be at least 1", "give the action's length")
+    if c.action.kind == "none":
+        _validate_images(c)
+    else:
+        _require(c.action.size >= 1, "action.size", c.action.size, "must be at least 1", "give the action's length")
     _require(
         c.data.frame_skip >= 1, "data.frame_skip", c.data.frame_skip, "must be at least 1", "use 1 for every frame"
     )
@@ -318,6 +325,14 @@ def _validate(c: Config) -> None:
         "use 1, or model.residual False",
     )
     _require(c.loss.beta > 0, "loss.beta", c.loss.beta, "must be positive", "use 1.0")
+    _require(
+        c.loss.inverse == 0 or prob == 1,
+        "mask.full_context_prob",
+        prob,
+        "loss.inverse needs whole context frames",
+        "use 1, or loss.inverse 0",
+    )
+    _require(c.loss.inverse >= 0, "loss.inverse", c.loss.inverse, "must not be negative", "use 0 for none")
     slowness = c.loss.slowness
     _require(slowness >= 0, "loss.slowness", slowness, "must not be negative", "use 0 for none")
     _require(c.loss.weight >= 0, "loss.weight", c.loss.weight, "must not be negative", "use 0 for no regulariser")
@@ -362,6 +377,32 @@ def _validate(c: Config) -> None:
         "must increase, starting with 1",
         "use 1 2 4 8",
     )
+
+
+def _validate_images(c: Config) -> None:
+    """Refuse what images cannot give, all at once: they have neither actions nor a next frame."""
+    _require(c.action.size == 0, "action.size", c.action.size, "must be 0 without actions", "use 0")
+    ratio = c.mask.context_ratio
+    wanted = (
+        ("data.frame_skip", c.data.frame_skip, c.data.frame_skip == 1, "--data.frame-skip 1"),
+        ("model.residual", c.model.residual, not c.model.residual, "--model.no-residual"),
+        (
+            "mask.full_context_prob",
+            c.mask.full_context_prob,
+            c.mask.full_context_prob < 1,
+            "--mask.full-context-prob 0",
+        ),
+        ("mask.context_ratio", ratio, ratio is None or ratio < 1, "--mask.context-ratio 0.25"),
+        ("loss.inverse", c.loss.inverse, c.loss.inverse == 0, "--loss.inverse 0"),
+        ("train.cost_steps", c.train.cost_steps, c.train.cost_steps == 0, "--train.cost-steps 0"),
+        ("plan.cost", c.plan.cost, c.plan.cost != "steps_to_go", "--plan.cost tokens"),
+    )
+    wrong = [(f"{name}={value}", option) for name, value, fits, option in wanted if not fits]
+    if wrong:
+        found, options = ", ".join(name for name, _ in wrong), " ".join(option for _, option in wrong)
+        raise ValueError(
+            f"{found}: images have neither actions nor a next frame and are learnt from masked contexts; use {options}"
+        )
 
 
 _PAPER = Config(

@@ -17,7 +17,7 @@ class FrameFit:
     proportions in the modes `crop` and `pad`. A frame that already has the size passes untouched.
     """
 
-    image_size: int = 128
+    image_size: int = 64
     """Height and width of the stored frames in pixels."""
     fit: Literal["crop", "pad", "stretch"] = "crop"
     """Cut the longer side to its middle, put black beside the shorter one, or change the proportions."""

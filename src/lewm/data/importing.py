@@ -8,7 +8,7 @@ import contextlib
 import math
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import import_module
@@ -100,6 +100,7 @@ class Recording:
         states: (L, S) real, or None.
         source: where it comes from, in a few words that find it again.
         text: the task in words, where the recording has them.
+        same_size: whether all frames of a camera must have the size of the first; images of their own need not.
     """
 
     frames: Iterable[Frame | tuple[Frame, ...]]
@@ -107,6 +108,7 @@ class Recording:
     states: npt.NDArray[Any] | None
     source: str
     text: str = ""
+    same_size: bool = True
 
 
 class Source(ABC):
@@ -148,6 +150,22 @@ class Source(ABC):
     @abstractmethod
     def episode(self, index: int) -> Recording:
         """Open one episode; its frames are decoded while they are iterated over."""
+
+
+@dataclass(frozen=True, slots=True)
+class FittedEpisode:
+    """One episode, fitted: its frames are in a file of their own, because they may be larger than memory."""
+
+    frames: Path
+    actions: npt.NDArray[Any]
+    states: npt.NDArray[Any] | None
+    source: str
+    text: str
+    fitted: str
+
+
+EpisodeStream = Generator[FittedEpisode | str]
+"""Episodes in order, or why one cannot be imported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,16 +238,41 @@ def import_recording(
         RuntimeError: a worker died; the episodes before are in the store.
         OSError: the store could not be written; the episodes before are in it.
     """
-    options = options or ImportOptions()
-    path, out = Path(path).absolute(), Path(out)
     if workers is not None and workers < 1:
         raise ValueError(f"workers={workers}: must be at least 1; leave it out for one a core")
+
+    def read_all(source: Source, path: Path, options: ImportOptions, todo: range, scratch: Path) -> EpisodeStream:
+        count = min(num_cores(), len(todo) // 2) if workers is None else workers
+        return _read_all(source, path, options, todo, scratch, count)
+
+    return import_episodes(
+        path, out, read_all, options=options, format_=format_, max_episodes=max_episodes, progress=progress
+    )
+
+
+def import_episodes(
+    path: str | Path,
+    out: str | Path,
+    read_all: Callable[[Source, Path, ImportOptions, range, Path], EpisodeStream],
+    *,
+    options: ImportOptions | None,
+    format_: Format | None,
+    max_episodes: int | None,
+    progress: bool,
+) -> Imported:
+    """Import a recording whose episodes are decoded by `read_all`; else like `import_recording`.
+
+    Args:
+        read_all: of a source, its path, the options, the numbers of the wanted episodes and a folder for their frames,
+            yields every episode in order.
+    """
+    options = options or ImportOptions()
+    path, out = Path(path).absolute(), Path(out)
     if max_episodes is not None and max_episodes < 1:
         raise ValueError(f"max_episodes={max_episodes}: must be at least 1; leave it out for all")
     if out.resolve() == path.resolve() or path.resolve() in out.resolve().parents:
         raise ValueError(f"out={out}: lies in the recording; give a folder outside of {path}")
     source = open_source(path, options, format_)
-    format_ = source.format
     meta = store_meta(source, path, options)
     total = min(source.num_episodes, max_episodes or source.num_episodes)
     skipped: list[tuple[int, str]] = []
@@ -241,18 +284,17 @@ def import_recording(
         try:
             todo = range(_next_episode(writer), total)
             lengths = [max(source.length(index), 0) // options.frame_skip for index in todo]
-            if workers is None:
-                workers = min(num_cores(), len(todo) // 2)
             with (
                 frame_counter(sum(lengths), f"importing {path.name}", show=progress) as count,
-                contextlib.closing(_read_all(source, path, options, todo, scratch, workers)) as episodes,
+                contextlib.closing(read_all(source, path, options, todo, scratch)) as episodes,
             ):
                 for index, expected, episode in zip(todo, lengths, episodes, strict=True):
                     if isinstance(episode, str):
                         skipped.append((index, episode))
                         count(expected)
                         continue
-                    frames = np.load(episode.frames, mmap_mode="r")
+                    size = (len(episode.actions), meta.image_size, meta.image_size, 3)
+                    frames = np.memmap(episode.frames, dtype=np.uint8, mode="r", shape=size)
                     writer.append(frames, episode.actions, episode.states, source=episode.source, text=episode.text,
                                   seed=index)  # fmt: skip
                     fitted = episode.fitted
@@ -296,42 +338,31 @@ def store_meta(source: Source, path: Path, options: ImportOptions) -> StoreMeta:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Episode:
-    """One episode, fitted: its frames are in a file of their own, because they may be larger than memory."""
-
-    frames: Path
-    actions: npt.NDArray[Any]
-    states: npt.NDArray[Any] | None
-    source: str
-    text: str
-    fitted: str
-
-
 def _read_all(
     source: Source, path: Path, options: ImportOptions, todo: range, scratch: Path, workers: int
-) -> Generator[_Episode | str]:
+) -> EpisodeStream:
     """Yield every episode in order, or why it cannot be imported, a few of them ahead of the writer."""
     if workers <= 1:
         for index in todo:
-            yield _read_episode(source, index, options, scratch)
+            yield read_episode(source, index, options, scratch)
         return
     arguments = ((path, options, source.format, index, scratch) for index in todo)
     yield from in_order(_work, arguments, names=todo, workers=workers, ahead=workers * _AHEAD_PER_WORKER)
 
 
-def _work(path: Path, options: ImportOptions, format_: Format, index: int, scratch: Path) -> _Episode | str:
-    return _read_episode(_worker_source(path, options, format_), index, options, scratch)
+def _work(path: Path, options: ImportOptions, format_: Format, index: int, scratch: Path) -> FittedEpisode | str:
+    return read_episode(worker_source(path, options, format_), index, options, scratch)
 
 
 @lru_cache(maxsize=1)
-def _worker_source(path: Path, options: ImportOptions, format_: Format) -> Source:
+def worker_source(path: Path, options: ImportOptions, format_: Format) -> Source:
+    """Open a recording once a process."""
     return open_source(path, options, format_)
 
 
-def _read_episode(source: Source, index: int, options: ImportOptions, scratch: Path) -> _Episode | str:
+def read_episode(source: Source, index: int, options: ImportOptions, scratch: Path) -> FittedEpisode | str:
     """Decode and fit one episode; return it, or why it cannot be imported."""
-    file = scratch / f"{index}.frames.npy"
+    file = scratch / f"{index}.frames"
     try:
         return _fit_episode(source.episode(index), options, file)
     except (ValueError, FFmpegError) as error:
@@ -339,7 +370,7 @@ def _read_episode(source: Source, index: int, options: ImportOptions, scratch: P
         return " ".join(str(error).split())
 
 
-def _fit_episode(recording: Recording, options: ImportOptions, file: Path) -> _Episode:
+def _fit_episode(recording: Recording, options: ImportOptions, file: Path) -> FittedEpisode:
     skip, size, tiles = options.frame_skip, options.image_size, options.tiles
     length = len(recording.actions)
     kept = length // skip
@@ -348,34 +379,36 @@ def _fit_episode(recording: Recording, options: ImportOptions, file: Path) -> _E
     cell = size // tiles
     fit = FrameFit(image_size=cell, fit=options.fit, crop_box=options.crop_box)
     fitters = [FrameFitter(fit) for _ in range(tiles**2)]  # one a camera: a scaler keeps the tables of one size
-    frames = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=(kept, size, size, 3))
-    seen, shapes = 0, []
-    for seen, views in enumerate(recording.frames, 1):
-        if seen > length:
-            break
-        views = views if isinstance(views, tuple) else (views,)
-        sizes = [view.shape[:2] if isinstance(view, np.ndarray) else (view.height, view.width) for view in views]
-        shapes = shapes or sizes
-        if sizes != shapes:
-            raise ValueError(
-                f"{recording.source}: frame {seen - 1} has another size than those before; split the recording there"
-            )
-        place, rest = divmod(seen - 1, skip)
-        if rest or place >= kept:
-            continue
-        for k, (view, fitter) in enumerate(zip(views, fitters, strict=False)):
-            top, left = k // tiles * cell, k % tiles * cell
-            frames[place, top : top + cell, left : left + cell] = fitter(view)
+    seen, shapes, frame = 0, [], np.zeros((size, size, 3), dtype=np.uint8)
+    with open(file, "wb") as out:
+        for seen, views in enumerate(recording.frames, 1):
+            if seen > length:
+                break
+            views = views if isinstance(views, tuple) else (views,)
+            sizes = [view.shape[:2] if isinstance(view, np.ndarray) else (view.height, view.width) for view in views]
+            shapes = shapes or sizes
+            if sizes != shapes and recording.same_size:
+                raise ValueError(
+                    f"{recording.source}: frame {seen - 1} has another size than those before; split it there"
+                )
+            place, rest = divmod(seen - 1, skip)
+            if rest or place >= kept:
+                continue
+            for k, (view, fitter) in enumerate(zip(views, fitters, strict=False)):
+                top, left = k // tiles * cell, k % tiles * cell
+                frame[top : top + cell, left : left + cell] = fitter(view)
+            out.write(frame.data)
     if seen != length:
         has = "more" if seen > length else str(seen)
         raise ValueError(f"{recording.source}: has {has} frames for {length} actions; leave it out or repair it")
-    del frames
     fitted = "; ".join(dict.fromkeys(fit.describe(*shape) for shape in shapes))
+    if not recording.same_size:
+        fitted = f"images of any size to {size}x{size} ({options.fit})"
     actions, states = recording.actions, recording.states
     if skip > 1:
         actions = actions[: kept * skip].reshape(kept, -1)
         states = None if states is None else states[: kept * skip : skip]
-    return _Episode(file, actions, states, recording.source, recording.text, fitted)
+    return FittedEpisode(file, actions, states, recording.source, recording.text, fitted)
 
 
 def _next_episode(writer: StoreWriter) -> int:

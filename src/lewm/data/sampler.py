@@ -1,16 +1,28 @@
 """Batches of clips from a store, by one vectorised gather.
 
 Sampling has no state: a batch is a function of the seed and the step, so that a resumed run, or a run on another
-number of processes, sees the same clips.
+number of processes, sees the same clips. A store may be larger than memory: nothing is kept per clip, and frames are
+drawn window by window (see `ClipOrder`), while the system reads the next window from the disk.
 """
 
+import math
+import os
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from lewm.data.order import ClipOrder
 from lewm.data.store import Store
+
+# Runs of neighbouring clips, of about 4 MiB each, that one batch asks the system to read: the windows to come are asked
+# for early and no batch waits for long.
+_RUNS_PER_BATCH = 32
+# Linux answers a request with no more than its read-ahead size, and this is the usual one.
+_REQUEST_BYTES = 128 << 10
+_CAN_READ_AHEAD = hasattr(os, "posix_fadvise") and hasattr(os, "RWF_NOWAIT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +48,13 @@ class ClipSampler:
 
     Clips lie inside one episode. The batches cut an endless stream of epochs, each a permutation of all clips that
     depends on the seed and the epoch alone: every clip comes once an epoch, and a batch that an epoch does not fill
-    goes on with the next one.
+    goes on with the next one. In a store of images without actions every frame is a clip, which shows it T times.
 
     Args:
         store: where the clips are.
         episodes: numbers of the episodes to draw from.
         clip_frames: T, frames in a clip, at least 2.
-        frame_skip: f, environment steps between two frames of a clip.
+        frame_skip: f, environment steps between two frames of a clip; 1 for images.
         batch_size: clips in a batch over all processes.
         seed: seed of the order.
         rank: number of this process; it gets the rank-th of `world_size` equal, contiguous parts of every batch.
@@ -68,6 +80,9 @@ class ClipSampler:
             raise ValueError(f"clip_frames={clip_frames}: a clip has at least 2 frames; use 2")
         if frame_skip < 1:
             raise ValueError(f"frame_skip={frame_skip}: must be at least 1; use 1")
+        images = store.meta.action_kind == "none"
+        if images and frame_skip != 1:
+            raise ValueError(f"frame_skip={frame_skip}: the images of {store.path} are no film; use 1")
         if not 0 <= rank < world_size:
             raise ValueError(f"rank={rank}: must lie in 0 to world_size - 1 = {world_size - 1}; correct one of them")
         if batch_size < 1 or batch_size % world_size:
@@ -86,10 +101,10 @@ class ClipSampler:
         self.frame_skip = frame_skip
         self.batch_size = batch_size
         self.seed = seed
-        self._slice = slice(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
-        self._frame_offsets = np.arange(clip_frames, dtype=np.int64) * frame_skip
+        self._rank, self._batch_share = rank, batch_size // world_size
+        self._frame_offsets = np.arange(clip_frames, dtype=np.int64) * (0 if images else frame_skip)
+        self._action_width = frame_skip * math.prod(store.actions.shape[1:])
         self._action_offsets = np.arange((clip_frames - 1) * frame_skip, dtype=np.int64)
-        self._orders: dict[int, npt.NDArray[np.int64]] = {}
 
         lengths = store.episodes.length[ids]
         counts = np.maximum(lengths - self._frame_offsets[-1], 0)
@@ -99,14 +114,23 @@ class ClipSampler:
                 f"frames, and the longest of {ids.size} episodes has {lengths.max(initial=0)}; use shorter clips, a "
                 "smaller frame-skip or longer episodes"
             )
-        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        self.starts: npt.NDArray[np.int64] = np.repeat(store.episodes.start[ids], counts) + within
-        """First frames of all clips, ascending."""
+        ids, lengths, counts = ids[counts > 0], lengths[counts > 0], counts[counts > 0]
+        self._episode_start: npt.NDArray[np.int64] = store.episodes.start[ids]
+        self._clips_until: npt.NDArray[np.int64] = np.cumsum(counts)  # clips in an episode and those before
+        self._shift = self._episode_start - (self._clips_until - counts)  # from a clip's number to its first frame
+        self._order = ClipOrder(self.num_clips, int(lengths.sum()) * store.frames[0].nbytes, seed)
+        self._unread: deque[tuple[int, int]] = deque()
+        self._window = -2  # neither the first one nor the one before it
 
     @property
     def num_clips(self) -> int:
         """Different clips; the length of an epoch."""
-        return len(self.starts)
+        return int(self._clips_until[-1])
+
+    @property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """First frames of all clips, ascending; made anew at every use, because a large store has many."""
+        return self._first_frames(np.arange(self.num_clips))
 
     def batch(self, step: int) -> Clips:
         """Return this process's part of the batch of one step.
@@ -119,14 +143,9 @@ class ClipSampler:
         """
         if step < 0:
             raise ValueError(f"step={step}: must not be negative; count from 0")
-        position = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)[self._slice]
-        epoch, place = np.divmod(position, self.num_clips)
-        needed = range(epoch[0], epoch[-1] + 1)
-        self._orders = {e: self._orders[e] if e in self._orders else self._order(e) for e in needed}
-        index = np.empty_like(position)
-        for e in needed:
-            index[epoch == e] = self._orders[e][place[epoch == e]]
-        return self._gather(index)
+        position = step * self.batch_size + self._rank * self._batch_share
+        self._read_ahead(position)
+        return self._gather(self._first_frames(self._order.take(position, self._batch_share)))
 
     def clips(self, index: npt.ArrayLike) -> Clips:
         """Gather the clips that begin at given frames.
@@ -138,13 +157,39 @@ class ClipSampler:
             ValueError: no clip of these episodes begins there.
         """
         starts = np.asarray(index, dtype=np.int64)
-        found = self.starts[np.minimum(np.searchsorted(self.starts, starts), self.num_clips - 1)]
-        if starts.ndim != 1 or (found != starts).any():
-            raise ValueError(f"index={starts[found != starts][:1]}: no clip begins there; take frames out of `starts`")
+        episode = np.maximum(np.searchsorted(self._episode_start, starts, side="right") - 1, 0)
+        number = starts - self._shift[episode]
+        bad = (number < 0) | (number >= self._clips_until[episode])
+        if starts.ndim != 1 or bad.any():
+            raise ValueError(f"index={starts[bad][:1]}: no clip begins there; take frames out of `starts`")
         return self._gather(starts)
 
-    def _order(self, epoch: int) -> npt.NDArray[np.int64]:
-        return np.random.default_rng((self.seed, epoch)).permutation(self.starts)
+    def _first_frames(self, clips: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the first frames of clips given by their numbers, from 0 to `num_clips` - 1."""
+        return clips + self._shift[np.searchsorted(self._clips_until, clips, side="right")]
+
+    def _read_ahead(self, position: int) -> None:
+        """Ask the system for the frames of a window and of the one after it, a share at every batch."""
+        window, _ = self._order.find(position)
+        if window != self._window:
+            if window != self._window + 1:  # the first batch, or a jump
+                self._unread = deque(self._order.runs(window))
+            if self._order.num_windows > 1:
+                self._unread.extend(self._order.runs(window + 1))
+            self._window = window
+        frames = self.store.frames
+        if not (_CAN_READ_AHEAD and self._unread and isinstance(frames, np.memmap) and frames.filename):
+            return
+        row = frames[0].nbytes
+        with open(frames.filename, "rb", buffering=0) as file:
+            for _ in range(min(len(self._unread), _RUNS_PER_BATCH + self.batch_size // self._order.block)):
+                first, end = self._unread.popleft()
+                here, last = np.searchsorted(self._clips_until, [first, end - 1], side="right")
+                for episode in range(here, last + 1):
+                    shift = self._shift[episode]
+                    start = max(first + shift, self._episode_start[episode])
+                    stop = min(end, self._clips_until[episode]) + shift + self._frame_offsets[-1]
+                    _will_need(file.fileno(), frames.offset + int(start) * row, frames.offset + int(stop) * row)
 
     def _gather(self, index: npt.NDArray[np.int64]) -> Clips:
         store, batch = self.store, len(index)
@@ -152,7 +197,7 @@ class ClipSampler:
         actions = index[:, None] + self._action_offsets  # (B, (T-1)*f)
         return Clips(
             frames=_take_rows(store.frames, frames),
-            actions=_take_rows(store.actions, actions).reshape(batch, self.clip_frames - 1, -1),
+            actions=_take_rows(store.actions, actions).reshape(batch, self.clip_frames - 1, self._action_width),
             states=None if store.states is None else _take_rows(store.states, frames),
             index=index,
         )
@@ -162,3 +207,19 @@ def _take_rows(array: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> npt.NDAr
     # The plain view, because indexing a memmap pays for its subclass. The rows are known to exist, and "clip" spares
     # the buffered copy that "raise" makes.
     return np.take(array.view(np.ndarray), rows, axis=0, mode="clip")
+
+
+def _will_need(file: int, begin: int, end: int) -> None:
+    """Ask the system to read a part of a file into memory; it goes on by itself."""
+    # To ask for what is there would cost a third of the speed, to look costs next to nothing.
+    if _in_memory(file, begin) and _in_memory(file, end - 1):
+        return
+    for part in range(begin, end, _REQUEST_BYTES):
+        os.posix_fadvise(file, part, min(_REQUEST_BYTES, end - part), os.POSIX_FADV_WILLNEED)
+
+
+def _in_memory(file: int, offset: int) -> bool:
+    try:
+        return os.preadv(file, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
+    except OSError:  # it would have to wait, or the file system cannot tell
+        return False

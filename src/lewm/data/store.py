@@ -14,6 +14,7 @@ the store completely or not at all, whenever the writer is killed.
 import contextlib
 import dataclasses
 import json
+import mmap
 import os
 import sys
 from collections.abc import Mapping
@@ -38,6 +39,7 @@ _META = "meta.json"
 _EPISODES = "episodes.parquet"
 _LOCK = ".lock"
 _KEPT = "the complete episodes in it are safe"
+_BLOCK_BYTES = 64 * 2**20  # of rows written at once
 _HEADER_BYTES = 128  # of an .npy file; always the same, so that a longer array rewrites its header in place
 _TABLE_SCHEMA = pa.schema(
     [
@@ -441,7 +443,7 @@ def _read_meta(path: Path) -> StoreMeta:
     fields = {field.name: field for field in dataclasses.fields(StoreMeta) if field.init}
     if unknown := sorted(values.keys() - fields.keys()):
         raise ValueError(f"{path}: unknown field {unknown[0]!r}; remove it")
-    required = {name for name, field in fields.items() if field.default is dataclasses.MISSING}
+    required = {name for name, field in fields.items() if field.default is field.default_factory is dataclasses.MISSING}
     if missing := sorted(required - values.keys()):
         raise ValueError(f"{path}: field {missing[0]!r} is missing; add it")
     try:
@@ -522,10 +524,20 @@ def _open_array(path: Path, dtype: np.dtype[Any], row: tuple[int, ...], num_rows
 def _write_rows(path: Path, values: npt.NDArray[Any], start: int) -> None:
     """Write rows behind the first `start` rows of an array, then the header that counts them."""
     dtype, row = values.dtype, values.shape[1:]
+    step = max(_BLOCK_BYTES // _row_bytes(dtype, row), 1)
     with open(path, "r+b", buffering=0) as file:
-        _write_all(file, _HEADER_BYTES + start * _row_bytes(dtype, row), values)
+        for first in range(0, len(values), step):
+            _write_all(file, _HEADER_BYTES + (start + first) * _row_bytes(dtype, row), values[first : first + step])
+            _give_back_pages(values)
         _write_all(file, 0, _header(dtype, (start + len(values), *row)))
         os.fsync(file.fileno())
+
+
+def _give_back_pages(values: npt.NDArray[Any]) -> None:
+    """Let the system have the memory of a file that `values` maps: an episode may be larger than memory."""
+    mapped = getattr(values.base, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _write_all(file: IO[bytes], offset: int, data: Any) -> None:

@@ -1,9 +1,21 @@
-"""The tasks: true dynamics, frames, goals, and the policies that collect episodes."""
+"""The tasks: true dynamics, frames, goals, the policies that collect episodes; and recording elsewhere."""
 
 from lewm.envs.collect import collect
 from lewm.envs.push_t import PushT
+from lewm.envs.record import Recorder, record
 from lewm.envs.registry import TASKS, make_task
 from lewm.envs.task import Behaviour, Task
 from lewm.envs.two_room import TwoRoom, TwoRoomDiscrete
 
-__all__ = ["TASKS", "Behaviour", "PushT", "Task", "TwoRoom", "TwoRoomDiscrete", "collect", "make_task"]
+__all__ = [
+    "TASKS",
+    "Behaviour",
+    "PushT",
+    "Recorder",
+    "Task",
+    "TwoRoom",
+    "TwoRoomDiscrete",
+    "collect",
+    "make_task",
+    "record",
+]

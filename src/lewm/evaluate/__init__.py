@@ -3,6 +3,7 @@
 from lewm.evaluate.closed_loop import Loop, Starts, make_starts, run_closed_loop, wilson_interval
 from lewm.evaluate.cost import rank_correlation
 from lewm.evaluate.doctor import verdict
+from lewm.evaluate.open_loop import plan_once
 from lewm.evaluate.prediction import PredictionReport, measure_prediction
 from lewm.evaluate.probe import ProbeReport, measure_probes
 from lewm.evaluate.run import evaluate_run, plan_run
@@ -16,6 +17,7 @@ __all__ = [
     "make_starts",
     "measure_prediction",
     "measure_probes",
+    "plan_once",
     "plan_run",
     "rank_correlation",
     "run_closed_loop",

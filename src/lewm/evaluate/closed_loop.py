@@ -1,4 +1,4 @@
-"""Closed loop on held-out goals: the model's planner, a random policy, and what planner and cost reach on their own.
+"""Closed loop from held-out starts: the model's planner, a random policy, and what planner and cost reach on their own.
 
 Everything runs on states through the task's true dynamics, all episodes in one batch. A policy gets the states that a
 controller has reached since its last decision, one a model step, and turns them into what it may see: frames for the
@@ -7,7 +7,7 @@ model, the state itself for the planner alone.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from statistics import NormalDist
 
@@ -21,31 +21,41 @@ from lewm.data.store import Store
 from lewm.envs import Task
 from lewm.evaluate.frames import encode_frames
 from lewm.model import WorldModel
-from lewm.plan import ActionSpace, LatentController, RecedingHorizon, latent_cost_fn, over_horizon
+from lewm.plan import ActionSpace, LatentController, RecedingHorizon, Region, latent_cost_fn, over_horizon
 
 Policy = Callable[[NDArray[np.float32]], NDArray]
 """Environment actions (E, L, A) or (E, L) from states (E, m, S): those after each model step since the last call."""
+Success = Callable[[NDArray[np.float32]], NDArray[np.bool_]]
+"""Whether states (E, L, S) of E episodes have reached their goals, (E, L)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Starts:
-    """Where episodes start and where they shall end: two moments of a held-out trajectory.
+    """Where episodes start, at a moment of a held-out trajectory, and where they shall end.
 
     Args:
         index: (E,) the start's frame in the store.
         state: (E, S) the start's state.
-        goal_state: (E, S) the goal's state.
-        goal_frame: (E, height, width, 3) uint8, the goal's frame.
+        goal_state: (E, S) the goal's state; NaN where the goal is more than one state.
+        goal_frame: (E, height, width, 3) uint8, the goal's frame; black where the goal has none.
+        region: What the model's plans are to reach instead of the goal's frame, for a goal given by the state.
     """
 
     index: NDArray[np.int64]
     state: NDArray[np.float32]
     goal_state: NDArray[np.float32]
     goal_frame: NDArray[np.uint8]
+    region: Region | None = None
 
     def first(self, count: int) -> "Starts":
         """Return the first `count` episodes."""
-        return Starts(self.index[:count], self.state[:count], self.goal_state[:count], self.goal_frame[:count])
+        return replace(
+            self,
+            index=self.index[:count],
+            state=self.state[:count],
+            goal_state=self.goal_state[:count],
+            goal_frame=self.goal_frame[:count],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +128,14 @@ def make_starts(store: Store, episodes: NDArray[np.int64], *, count: int, goal_o
 
 
 def run_closed_loop(
-    task: Task, starts: Starts, policy: Policy, *, budget: int, frame_skip: int, tick: Callable[[], None] | None = None
+    task: Task,
+    starts: Starts,
+    policy: Policy,
+    success: Success,
+    *,
+    budget: int,
+    frame_skip: int,
+    tick: Callable[[], None] | None = None,
 ) -> Loop:
     """Let a policy act from every start, all in one batch, until the budget is spent or every goal is reached.
 
@@ -126,6 +143,7 @@ def run_closed_loop(
         task: The true dynamics.
         starts: E starts and goals.
         policy: Called with the start, then with the states (E, m, S) after each of the m model steps that it asked for.
+        success: Tells which states have reached the goals.
         budget: Environment steps of an episode.
         frame_skip: Environment steps of a model step.
         tick: Called after every decision.
@@ -136,7 +154,7 @@ def run_closed_loop(
     while done < budget and (solved_at < 0).any():
         actions = policy(seen)[:, : budget - done]
         way = task.simulate(ways[-1][:, -1], actions)  # (E, L, S)
-        reached = task.success(way, starts.goal_state[:, None])  # (E, L)
+        reached = success(way)  # (E, L)
         newly = (solved_at < 0) & reached.any(axis=1)
         solved_at[newly] = done + 1 + reached[newly].argmax(axis=1)
         seen = way[:, frame_skip - 1 :: frame_skip]
@@ -147,6 +165,11 @@ def run_closed_loop(
     states = np.concatenate(ways, axis=1)
     rest = np.repeat(states[:, -1:], budget + 1 - states.shape[1], axis=1)
     return Loop(solved_at, np.concatenate([states, rest], axis=1))
+
+
+def reaches(task: Task, starts: Starts) -> Success:
+    """Return the task's own test: whether states (E, L, S) are as good as the goals' states."""
+    return lambda states: task.success(states, starts.goal_state[:, None])
 
 
 def random_policy(task: Task, *, seed: int, length: int) -> Policy:
@@ -181,7 +204,7 @@ class ModelPolicy:
         """
         generator = torch.Generator(space.device).manual_seed(config.seed)
         self._controller = LatentController(model, config, space, batch=len(starts.state), generator=generator)
-        self._controller.reset(starts.goal_frame)
+        self._controller.reset(starts.goal_frame if starts.region is None else starts.region)
         self._task, self._record = task, record
         self._newest = min(config.plan.execute, config.model.history)
         self.imagined: list[Tensor] = []

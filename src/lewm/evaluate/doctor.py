@@ -19,7 +19,8 @@ def verdict(results: Mapping[str, Any]) -> tuple[bool, str]:
     """Judge an evaluation.
 
     A model has learnt when its representation is not collapsed, its one-step error is clearly below that of the better
-    trivial rival, and, where it planned, the interval of its success lies above the random policy's.
+    trivial rival, and, where it planned, the interval of its success lies above the random policy's. One of images has
+    learnt when the interval of its probe's accuracy lies above a random encoder's, and above the largest class.
 
     Args:
         results: The content of `eval.json`; missing measurements are None.
@@ -27,7 +28,10 @@ def verdict(results: Mapping[str, Any]) -> tuple[bool, str]:
     Returns:
         Whether the model learnt, and one sentence that says why, with the numbers it rests on.
     """
-    failure = _representation_failure(results) or _prediction_failure(results)
+    failure = _representation_failure(results)
+    if failure is None and results["prediction"] is None:
+        return _judge_images(results)
+    failure = failure or _prediction_failure(results)
     if failure is not None:
         return False, f"The model learnt nothing: {failure}."
     ratio = results["prediction"]["error_ratio"][0]
@@ -47,9 +51,27 @@ def verdict(results: Mapping[str, Any]) -> tuple[bool, str]:
     return False, f"The model predicts but does not plan: {good}, yet {reached}; {_planning_failure(results)}."
 
 
-def _rate(planning: Mapping[str, Any], rate: str, interval: str) -> str:
-    low, high = planning[interval]
-    return f"{planning[rate]:.0%} [{low:.0%}, {high:.0%}]"
+def _judge_images(results: Mapping[str, Any]) -> tuple[bool, str]:
+    """Judge a run on images, whose representation is not collapsed, by what a linear probe tells of their classes."""
+    told, rank = results["class_probe"], results["spectrum"]["effective_rank"]
+    if told is None:
+        return False, (
+            f"Whether the encoder learnt cannot be told: its representation has not collapsed (effective rank "
+            f"{rank:.1f}), but the images have no classes."
+        )
+    ours, fresh = (_rate(told, *keys) for keys in (("accuracy", "ci95"), ("random_accuracy", "random_ci95")))
+    numbers = (
+        f"a linear probe tells the class of {ours} of {told['images']} held-out images, with a random encoder {fresh}, "
+        f"and the largest class is {told['largest_class']:.0%}"
+    )
+    if told["ci95"][0] > max(told["random_ci95"][1], told["largest_class"]):
+        return True, f"The encoder learnt: {numbers}."
+    return False, f"Nothing shows that the encoder learnt: {numbers}; train longer, or measure on more images."
+
+
+def _rate(numbers: Mapping[str, Any], rate: str, interval: str) -> str:
+    low, high = numbers[interval]
+    return f"{numbers[rate]:.0%} [{low:.0%}, {high:.0%}]"
 
 
 def _representation_failure(results: Mapping[str, Any]) -> str | None:

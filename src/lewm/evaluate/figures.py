@@ -52,7 +52,7 @@ MOST_POINTS = 300
 SMALLEST_SHARE = 1e-8  # of the variance, shown on a logarithmic axis
 
 
-def _svg(draw: Callable[[Axes], None], *, name: str, description: str, size: tuple[float, float]) -> str:
+def draw_svg(draw: Callable[[Axes], None], *, name: str, description: str, size: tuple[float, float]) -> str:
     """Draw one panel and return it as inline SVG; `name` keeps its ids apart from other figures' ids."""
     with mpl.rc_context(_STYLE | {"svg.hashsalt": name}):
         figure = Figure(figsize=size, layout="constrained")
@@ -112,7 +112,7 @@ def curves(
         if len(series) > 1:
             axes.legend()
 
-    return _svg(draw, name=name, description=description, size=(4.4, 2.9))
+    return draw_svg(draw, name=name, description=description, size=(4.4, 2.9))
 
 
 def spectrum(values: NDArray[np.float64], *, name: str, description: str) -> str:
@@ -128,7 +128,7 @@ def spectrum(values: NDArray[np.float64], *, name: str, description: str) -> str
         axes.set_ylabel("share of the variance")
         axes.legend()
 
-    return _svg(draw, name=name, description=description, size=(6.4, 2.9))
+    return draw_svg(draw, name=name, description=description, size=(6.4, 2.9))
 
 
 def scatter(points: NDArray[np.float64], colour: NDArray[np.float64], *, name: str, description: str) -> str:
@@ -147,7 +147,7 @@ def scatter(points: NDArray[np.float64], colour: NDArray[np.float64], *, name: s
         bar.solids.set_rasterized(True)
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
 
-    return _svg(draw, name=name, description=description, size=(4.4, 3.4))
+    return draw_svg(draw, name=name, description=description, size=(4.4, 3.4))
 
 
 def bars(rows: Sequence[tuple[str, float, tuple[float, float]]], *, name: str, description: str) -> str:
@@ -170,7 +170,7 @@ def bars(rows: Sequence[tuple[str, float, tuple[float, float]]], *, name: str, d
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
         axes.set_xlabel("episodes that reach the goal")
 
-    return _svg(draw, name=name, description=description, size=(6.4, 0.9 + 0.42 * len(rows)))
+    return draw_svg(draw, name=name, description=description, size=(6.4, 0.9 + 0.42 * len(rows)))
 
 
 def spread(x: NDArray[np.float64], y: NDArray[np.float64], *, name: str, description: str) -> str:
@@ -188,7 +188,7 @@ def spread(x: NDArray[np.float64], y: NDArray[np.float64], *, name: str, descrip
         axes.set_ylabel("cost")
         axes.legend()
 
-    return _svg(draw, name=name, description=description, size=(6.4, 2.9))
+    return draw_svg(draw, name=name, description=description, size=(6.4, 2.9))
 
 
 def paths(
@@ -223,7 +223,7 @@ def paths(
         axes.invert_yaxis()  # as in a picture
         axes.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
 
-    return _svg(draw, name=name, description=description, size=(2.8, 2.9))
+    return draw_svg(draw, name=name, description=description, size=(2.8, 2.9))
 
 
 def _data_uri(kind: str, data: bytes) -> str:

@@ -9,7 +9,6 @@ import html
 import itertools
 import json
 from collections.abc import Iterator, Mapping
-from importlib import resources
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lewm.evaluate.page import figure, image, missing, render
 from lewm.evaluate.run_files import RunFiles
 from lewm.files import write_text
 
@@ -59,8 +59,8 @@ SPLIT = (
 PANELS = (
     (
         "loss",
-        "Loss and its parts; the regulariser and the slowness before their weights.",
-        ("loss", "loss_pred", "loss_reg", "loss_slow"),
+        "Loss and its parts; those beside the prediction before their weights.",
+        ("loss", "loss_pred", "loss_reg", "loss_slow", "loss_inv"),
         True,
     ),
     ("rank", "Effective rank of the representation; 1 is collapse.", ("effective_rank",), False),
@@ -69,6 +69,8 @@ PANELS = (
     ("gradient", "Gradient norm before clipping.", ("grad_norm",), True),
     ("rate", "Learning rate.", ("learning_rate",), False),
 )
+WITH_A_WEIGHT = {"loss_inv"}
+"""Logged only where the term has a weight."""
 Row = tuple[str, str, str, str]
 """A measure, this run's number, the rival's, and a note."""
 
@@ -92,26 +94,9 @@ def write_report(run: Path) -> Path:
         from lewm.evaluate import figures  # matplotlib takes a second to import and is not installed everywhere
     except ModuleNotFoundError as error:
         raise ValueError(f"report: {error.name} is not installed; pip install 'lewm[report]'") from error
-    style = resources.files("lewm.evaluate").joinpath("report.css").read_text(encoding="utf-8")
-    page = _Page(RunFiles(run), figures).render(style)
+    page = _Page(RunFiles(run), figures).render()
     write_text(run / NAME, page)
     return run / NAME
-
-
-def _missing(sentence: str) -> str:
-    return f'<p class="missing">{html.escape(sentence)}</p>'
-
-
-def _figure(picture: str, caption: str) -> str:
-    return f"<figure>{picture}<figcaption>{html.escape(caption)}</figcaption></figure>"
-
-
-def _image(uri: str, alt: str, *, reduced: str | None = None) -> str:
-    """Return an <img>; `reduced` is the still picture for readers who asked for less motion."""
-    image = f'<img src="{uri}" alt="{html.escape(alt)}">'
-    if reduced is None:
-        return image
-    return f'<picture><source media="(prefers-reduced-motion: reduce)" srcset="{reduced}">{image}</picture>'
 
 
 def _number(value: float | None, *, digits: int = 3) -> str:
@@ -146,7 +131,7 @@ class _Page:
         self.run = run
         self.figures = figures
 
-    def render(self, style: str) -> str:
+    def render(self) -> str:
         """Put the page together."""
         sections = (
             ("numbers", "Every number beside its trivial rival", self._numbers()),
@@ -159,16 +144,7 @@ class _Page:
             ("training", "Training", self._training()),
             ("settings", "Settings", self._settings()),
         )
-        links = "".join(f'<a href="#{name}">{title}</a>' for name, title, _ in sections)
-        body = "".join(f'<section id="{name}"><h2>{title}</h2>{content}</section>' for name, title, content in sections)
-        return (
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-            f"<title>{html.escape(self.run.name)}: world model report</title>"
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            # An empty icon, so that no browser asks a server for one.
-            f'<link rel="icon" href="data:,"><style>{style}</style></head>'
-            f"<body><main>{self._head()}<nav>{links}</nav>{body}</main></body></html>\n"
-        )
+        return render(f"{self.run.name}: world model report", self._head(), sections)
 
     def _head(self) -> str:
         facts = {
@@ -188,11 +164,17 @@ class _Page:
             kind = "good" if self.run.entry("learnt") is True else "bad"
             banner = f'<p class="verdict {kind}">{html.escape(verdict)}</p>'
         else:
-            banner = _missing("There is no verdict: eval.json is missing or has none; lewm eval makes it.")
+            banner = missing("There is no verdict: eval.json is missing or has none; lewm eval makes it.")
         return f"<header><h1>World model report</h1><dl>{listed}</dl>{banner}</header>"
 
     def _numbers(self) -> str:
-        rows = [*self._prediction_rows(), *self._probe_rows(), *self._spectrum_rows(), *self._planning_rows()]
+        rows = [
+            *self._prediction_rows(),
+            *self._probe_rows(),
+            *self._class_rows(),
+            *self._spectrum_rows(),
+            *self._planning_rows(),
+        ]
         cells = ""
         for note, group in itertools.groupby(rows, key=lambda row: row[3]):
             alike = list(group)
@@ -203,7 +185,7 @@ class _Page:
         head = "".join(f'<th scope="col">{text}</th>' for text in heads)
         table = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{cells}</tbody></table></div>'
         absent = [key for key in ("prediction", "probe", "spectrum", "cost", "planning") if not self.run.entry(key)]
-        note = _missing(f"Not measured, or not in eval.json: {', '.join(absent)}.") if absent else ""
+        note = missing(f"Not measured, or not in eval.json: {', '.join(absent)}.") if absent else ""
         return (table if rows else "") + note
 
     def _prediction_rows(self) -> Iterator[Row]:
@@ -227,6 +209,16 @@ class _Page:
         pixels, ours = self.run.value("probe", "linear_pixels", "r2"), self.run.value("probe", "linear_flattened", "r2")
         if pixels is not None:
             yield "State R², linear, beside pixels", _number(ours), _number(pixels), "a linear probe of small pixels"
+
+    def _class_rows(self) -> Iterator[Row]:
+        if self.run.value("class_probe", "accuracy") is None:
+            return
+        ours = self._rate("class_probe", "accuracy", "ci95")
+        fresh = self._rate("class_probe", "random_accuracy", "random_ci95")
+        largest = _percent(self.run.value("class_probe", "largest_class"))
+        name = "Class told by a linear probe (95% interval)"
+        yield name, ours, fresh, "an encoder with random weights; higher is better"
+        yield name, ours, largest, "naming the largest class every time"
 
     def _spectrum_rows(self) -> Iterator[Row]:
         for key, name, rival, note in SPECTRUM:
@@ -270,14 +262,14 @@ class _Page:
                 absent.append(label)
             else:
                 rows.append((label, value, self.run.interval(part, interval) or (value, value)))
-        note = _missing(f"Not measured, or not in eval.json: success of {', '.join(absent)}.") if absent else ""
+        note = missing(f"Not measured, or not in eval.json: success of {', '.join(absent)}.") if absent else ""
         if not rows:
             return note
         said = "; ".join(f"{label} {_percent(value)}" for label, value, _ in rows)
         picture = self.figures.bars(rows, name="split-bars", description=f"Success rates: {said}")
         whole, some = self.run.value("planning", "episodes"), self.run.value("cost", "split_episodes")
         counts = f"on {_number(whole, digits=0)} episodes, the first two on the first {_number(some, digits=0)} of them"
-        return note + _figure(
+        return note + figure(
             picture,
             "Planner alone: the true state as cost, the true dynamics. Cost alone: the learnt cost, the true dynamics. "
             "Model: the learnt cost, the model's dynamics. The first bar that drops names the cause of a failure. "
@@ -289,10 +281,10 @@ class _Page:
         solved, moments = self.run.array("episode_solved_at", 1), self.run.array("episode_plan_step", 1)
         library, index = self.run.frames("episode_library", 4), self.run.array("episode_imagined_nearest", 3)
         if frames is None or goals is None or solved is None or moments is None or library is None or index is None:
-            return _missing("No planned episodes: eval.npz is missing or has none.")
+            return missing("No planned episodes: eval.npz is missing or has none.")
         alike = len({len(part) for part in (frames, goals, solved, index)}) == 1 and len(moments) == index.shape[1]
         if not alike or index.min() < 0 or index.max() >= len(library) or frames.shape[2:] != library.shape[1:]:
-            return _missing("No planned episodes: their arrays in eval.npz do not fit each other.")
+            return missing("No planned episodes: their arrays in eval.npz do not fit each other.")
         cards = []
         for i in range(min(len(frames), MOST_EXAMPLES)):
             steps = int(solved[i])  # negative where the goal was never reached
@@ -304,15 +296,15 @@ class _Page:
             gap = np.full((*way.shape[:2], max(2, way.shape[2] // 16), 3), 128, dtype=np.uint8)
             played = np.concatenate([way, gap, ends], axis=2)
             words = f"episode {i + 1}"
-            moving = _image(
+            moving = image(
                 self.figures.animation(played, milliseconds=FRAME_MILLISECONDS),
                 f"{words}, played: on the left what happens, on the right where the present plan is imagined to end",
                 reduced=self.figures.still(played[-1]),
             )
             row = (
-                _figure(self._still(way[0], f"{words}, start"), "start")
-                + _figure(moving, "now | imagined end of the plan")
-                + _figure(self._still(goals[i], f"{words}, goal"), "goal")
+                figure(self._still(way[0], f"{words}, start"), "start")
+                + figure(moving, "now | imagined end of the plan")
+                + figure(self._still(goals[i], f"{words}, goal"), "goal")
             )
             strip = "".join(
                 self._still(frame, f"{words}, first plan, imagined step {k}")
@@ -352,18 +344,18 @@ class _Page:
             name=f"path{i}",
             description=f"Episode {i + 1}: the way taken, and the paths that plans imagine; {axes}",
         )
-        return _figure(picture, f"The way taken, and plans as a linear probe reads them; {axes}.")
+        return figure(picture, f"The way taken, and plans as a linear probe reads them; {axes}.")
 
     def _still(self, frame: NDArray[np.uint8], alt: str) -> str:
-        return _image(self.figures.still(frame), alt)
+        return image(self.figures.still(frame), alt)
 
     def _rollouts(self) -> str:
         start, real = self.run.frames("rollout_start", 4), self.run.frames("rollout_real", 5)
         predicted, horizon = self.run.frames("rollout_nearest", 5), self.run.array("rollout_horizon", 1)
         if start is None or real is None or predicted is None or horizon is None:
-            return _missing("No rollouts: eval.npz is missing or has none.")
+            return missing("No rollouts: eval.npz is missing or has none.")
         if real.shape != predicted.shape or real.shape[:2] != (len(start), len(horizon)):
-            return _missing("No rollouts: their arrays in eval.npz do not fit each other.")
+            return missing("No rollouts: their arrays in eval.npz do not fit each other.")
         ahead = [_steps(float(steps)) for steps in horizon]
         head = "".join(f'<th scope="col">{text}</th>' for text in ["", "now", *(f"+{text}" for text in ahead)])
         tables = []
@@ -388,14 +380,14 @@ class _Page:
         name = self.run.entry("cost", "name")
         cost, gap = self.run.array(f"cost_{name}", 1), self.run.array("cost_gap", 1)
         if cost is None or gap is None or len(cost) != len(gap):
-            return _missing("No cost of frame pairs: eval.json or eval.npz is missing or has none.")
+            return missing("No cost of frame pairs: eval.json or eval.npz is missing or has none.")
         picture = self.figures.spread(
             gap,
             cost,
             name="cost-curve",
             description=f"Planning cost of {len(gap)} pairs of frames over the steps between",
         )
-        return _figure(
+        return figure(
             picture,
             f"The cost that planning minimises ({name}), for {len(gap)} pairs of held-out frames of one trajectory: "
             "median and middle half. It must rise with the steps in between: where it is flat, planning cannot steer.",
@@ -404,9 +396,9 @@ class _Page:
     def _projection(self) -> str:
         points, states = self.run.array("projection", 2), self.run.array("projection_states", 2)
         if points is None or points.shape[1] != 2:
-            return _missing("No projection: eval.npz is missing or has none.")
+            return missing("No projection: eval.npz is missing or has none.")
         if states is None or len(states) != len(points):
-            return _missing("No projection: eval.npz has no true states to colour it by.")
+            return missing("No projection: eval.npz has no true states to colour it by.")
         names, share = self.run.texts("state_names"), self.run.array("projection_share", 1)
         drawn = []
         for i, colour in enumerate(states.T):
@@ -416,7 +408,7 @@ class _Page:
             )
             r2 = self.run.value("probe", "r2_by_state", state)
             drawn.append(
-                _figure(picture, f"Coloured by {state}" + (f" (linear R² {_number(r2)})." if r2 is not None else "."))
+                figure(picture, f"Coloured by {state}" + (f" (linear R² {_number(r2)})." if r2 is not None else "."))
             )
         held = f", which hold {_percent(share.sum())} of the variance" if share is not None else ""
         return (
@@ -427,12 +419,12 @@ class _Page:
     def _spectrum(self) -> str:
         values = self.run.array("spectrum", 1)
         if values is None:
-            return _missing("No spectrum: eval.npz is missing or has none.")
+            return missing("No spectrum: eval.npz is missing or has none.")
         rank = _number(self.run.value("spectrum", "effective_rank"))
         picture = self.figures.spectrum(
             values, name="spectrum-curve", description=f"Spectrum of {len(values)} directions, effective rank {rank}"
         )
-        return _figure(
+        return figure(
             picture,
             f"Share of the variance of held-out tokens along each of {len(values)} directions. The effective rank, "
             f"{rank}, is the number of directions of a flat spectrum with the same entropy.",
@@ -440,21 +432,21 @@ class _Page:
 
     def _training(self) -> str:
         if not self.run.metrics:
-            return _missing("No curves: metrics.jsonl is missing or has no step.")
+            return missing("No curves: metrics.jsonl is missing or has no step.")
         drawn, absent = [], []
         for name, caption, keys, log in PANELS:
             series = [(key, *self.run.metrics[key]) for key in keys if key in self.run.metrics]
-            absent += [key for key in keys if key not in self.run.metrics]
+            absent += [key for key in keys if key not in self.run.metrics and key not in WITH_A_WEIGHT]
             if series:
                 said = "; ".join(f"{key} from {y[0]:.3g} to {y[-1]:.3g}" for key, _, y in series)
                 picture = self.figures.curves(series, name=f"{name}-curve", description=f"Curve: {said}", log=log)
-                drawn.append(_figure(picture, caption))
-        note = _missing(f"Not in metrics.jsonl: {', '.join(absent)}.") if absent else ""
+                drawn.append(figure(picture, caption))
+        note = missing(f"Not in metrics.jsonl: {', '.join(absent)}.") if absent else ""
         return f'<div class="grid">{"".join(drawn)}</div>{note}'
 
     def _settings(self) -> str:
         if not self.run.config:
-            return _missing("No settings: config.json is missing or holds no object.")
+            return missing("No settings: config.json is missing or holds no object.")
         settings = ((name, json.dumps(value, ensure_ascii=False)) for name, value in _flat(self.run.config))
         rows = "".join(
             f'<tr><th scope="row">{html.escape(name)}</th><td>{html.escape(value)}</td></tr>'

@@ -44,30 +44,35 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from torch import Tensor
 
 from lewm.config import Config
+from lewm.data.images import LABEL
 from lewm.data.store import Store, split_episodes
 from lewm.envs import TASKS, Task, make_task
+from lewm.evaluate.class_probe import LabelledImages, measure_classes
 from lewm.evaluate.closed_loop import (
     Loop,
     ModelPolicy,
     Policy,
     Starts,
+    Success,
     cost_alone,
     make_starts,
     planner_alone,
     random_policy,
+    reaches,
     run_closed_loop,
     wilson_interval,
 )
 from lewm.evaluate.cost import CostReport, measure_cost
 from lewm.evaluate.doctor import verdict
 from lewm.evaluate.frames import draw_frames, encode_frames, episode_of
+from lewm.evaluate.goal import StateGoalReader, aim, read_goal
 from lewm.evaluate.prediction import measure_prediction, nearest, prediction_clips, roll_out_clips
 from lewm.evaluate.probe import ProbeReport, ProbeSet, measure_probes
 from lewm.files import atomic_path, write_text
 from lewm.model import WorldModel
 from lewm.model.encoder import Encoder
 from lewm.objective.spectrum import spectrum_report
-from lewm.plan import ActionSpace, action_space
+from lewm.plan import ActionSpace, RegionGoal, StateGoal, action_space
 from lewm.train.checkpoint import load_run
 
 HELD_OUT_FRAMES = 1000  # for probes, the spectrum, the projection and as nearest neighbours
@@ -131,10 +136,14 @@ def open_run(run: Path, *, data: Path | None, device: str | None, config: Config
         if has != wants:
             raise ValueError(f"{name}={has}: {path} does not fit {run}, which has {wants}; give the data of this run")
     train, held_out = split_episodes(store.num_episodes, held_out=settings.data.held_out, seed=settings.data.split_seed)
-    meta = store.meta
-    known = meta.task in TASKS and store.states is not None and meta.state_names == TASKS[meta.task].state_names
-    task = make_task(meta.task, meta.image_size) if known else None
+    task = make_task(store.meta.task, store.meta.image_size) if has_simulator(store) else None
     return Evaluation(run, settings, loaded.model, store, train, held_out, task)
+
+
+def has_simulator(store: Store) -> bool:
+    """Say whether the true dynamics are at hand: the store comes from a known task and tells its states."""
+    meta = store.meta
+    return meta.task in TASKS and store.states is not None and meta.state_names == TASKS[meta.task].state_names
 
 
 def evaluate_run(
@@ -161,9 +170,17 @@ def evaluate_run(
         ValueError: If the run or the store is missing, broken, or they do not fit, or episodes are too short.
     """
     of = open_run(run, data=data, device=device, config=config)
-    with _progress(progress) as stage:
-        with stage("prediction", 1):
+    with show_progress(progress) as stage:
+        with stage("representation", 1):
             results, arrays, library = _measure_representation(of)
+        if of.config.action.kind == "none":
+            with stage("classes", 1):
+                results |= dict.fromkeys(("prediction", "probe", "cost", "planning"))
+                results["class_probe"] = _measure_classes(of)
+            return _write(run, results, arrays)
+        with stage("prediction", 1):
+            results["prediction"], rollouts = _measure_prediction(of, library)
+            arrays |= rollouts
         with stage("probes", 1):
             probe = _measure_probes(of)
         with stage("cost", 1):
@@ -181,7 +198,12 @@ def evaluate_run(
             with stage("planner alone, cost alone", 2 * decisions(of.config)) as tick:
                 results["cost"] |= _measure_split(of, of.task, starts, success, tick)
             arrays |= episodes
-    results = _finite(results)
+    return _write(run, results, arrays)
+
+
+def _write(run: Path, results: dict[str, Any], arrays: dict[str, NDArray]) -> dict[str, Any]:
+    """Judge the results, write both files, and return what `eval.json` says."""
+    results = finite(results)
     results["learnt"], results["verdict"] = verdict(results)
     with atomic_path(run / "eval.npz") as temporary:
         np.savez_compressed(temporary, **arrays)  # pyright: ignore[reportArgumentType]
@@ -195,6 +217,7 @@ def plan_run(
     data: Path | None = None,
     device: str | None = None,
     config: Config | None = None,
+    goal: str | None = None,
     video: Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
@@ -206,14 +229,18 @@ def plan_run(
         device: auto, cpu, cuda or mps; None takes the run's setting.
         config: Settings whose `eval`, `plan` and `seed` replace the run's: `plan.planner` and `eval.episodes` among
             them; None keeps those.
+        goal: Where all episodes are to end, in a form of `lewm.plan.parse_goal`; None takes for each the frame
+            `eval.goal_offset` steps ahead of its start.
         video: Where to write a video (.mp4) of some episodes; None writes none.
         progress: Show progress and the time left on standard error.
 
     Returns:
-        The `planning` part of `eval.json`.
+        The `planning` part of `eval.json`. With a goal, its entry `goal` holds the `text`, the `kind` and, of one that
+        is given by the state, the held-out `r2` of the probe that reads it; its `cost` is then `region`.
 
     Raises:
-        ValueError: As `evaluate_run`; or the store's task is not a known one, or the video is not an .mp4.
+        ValueError: As `evaluate_run`; or the store's task is not a known one, the goal is none that the task can tell
+            success of, or the video is not an .mp4.
     """
     if video is not None:
         # needs the `report` extra, and nothing else here does
@@ -221,19 +248,50 @@ def plan_run(
 
         check_suffix(video)  # before the long part
     of = open_run(run, data=data, device=device, config=config)
+    require_actions(of)
     task = of.task
     if task is None:
         raise ValueError(
-            f"task={of.store.meta.task}: planning needs a known task and its states, of {', '.join(TASKS)}; "
-            "collect data by one of them"
+            f"task={of.store.meta.task}: planning in closed loop needs a known task and its states, of "
+            f"{', '.join(TASKS)}; give --goal to plan once from a frame of the data, or collect data by one of them"
         )
     starts = _starts(of)
-    with _progress(progress) as stage, stage("planning", decisions(of.config)) as tick:
-        planning, loop, _ = _run_model(of, task, starts, tick, record=0)
+    success, report = reaches(task, starts), {}
+    if goal is not None:
+        aimed = aim(goal, starts, task, of.store, lambda wanted: state_reader(of, goal, wanted, progress=progress))
+        starts, success, report = aimed.starts, aimed.success, {"goal": aimed.report}
+    with show_progress(progress) as stage, stage("planning", decisions(of.config)) as tick:
+        planning, loop, _ = _run_model(of, task, starts, success, tick, record=0)
+    planning |= report
     if video is not None:
         count = min(EXAMPLES, len(starts.index))
         write_video(video, _episode_frames(task, loop, count), starts.goal_frame[:count], loop.solved_at[:count])
-    return _finite(planning)
+    return finite(planning)
+
+
+def require_actions(of: Evaluation) -> None:
+    """Check that a run can plan at all.
+
+    Raises:
+        ValueError: If it was trained on images.
+    """
+    if of.config.action.kind == "none":
+        raise ValueError(
+            f"run={of.run}: was trained on images, which have no actions to plan; train on episodes, from its encoder "
+            f"by --train.encoder-from {of.run}"
+        )
+
+
+def state_reader(of: Evaluation, text: str, goal: StateGoal | RegionGoal, *, progress: bool) -> StateGoalReader:
+    """Fit the probe that reads a goal, given by a user as `text`, from representations; the store has states."""
+    data, device = probe_set(of), of.model.device
+    assert data is not None
+
+    def encode(frames: NDArray[np.uint8]) -> Tensor:
+        return encode_frames(of.model.encode, frames, device)
+
+    with show_progress(progress) as stage, stage("probe", 1):
+        return read_goal(text, goal, data, encode, device=device, seed=of.config.seed)
 
 
 def decisions(config: Config) -> int:
@@ -255,42 +313,17 @@ class Library:
 
 
 def _measure_representation(of: Evaluation) -> tuple[dict[str, Any], dict[str, NDArray], Library]:
-    """Measure the spectrum and prediction; also collect what the report draws of them."""
+    """Measure the spectrum; also collect what the report draws of it, and the library."""
     config, model, store = of.config, of.model, of.store
     index = draw_frames(store, of.held_out, HELD_OUT_FRAMES, seed=config.seed)
     tokens = encode_frames(model.encode, store.frames[index], model.device)
     spectrum = spectrum_report(tokens)
     library = Library(index, encode_frames(model.target_encoder, store.frames[index], model.device))
-
-    train = draw_frames(store, of.train, min(MEAN_FRAMES, config.eval.probe_frames), seed=config.seed)
-    mean = encode_frames(model.target_encoder, store.frames[train], model.device).mean(0)
-    sampler, clips, horizons = prediction_clips(
-        store,
-        of.held_out,
-        horizons=config.eval.horizons,
-        history=config.model.history,
-        frame_skip=config.data.frame_skip,
-        count=config.eval.clips,
-        seed=config.seed,
-    )
-    prediction = measure_prediction(model, sampler, clips, horizons=horizons, mean=mean)
-
-    chosen = clips[np.linspace(0, len(clips) - 1, min(EXAMPLES, len(clips))).astype(np.int64)]
-    examples = sampler.clips(chosen)
-    predicted = roll_out_clips(model, examples.frames, examples.actions, config.model.history)
-    steps = np.array(horizons)
-    shown = predicted[:, torch.from_numpy(steps - 1).to(model.device)]
     points, share = _project(tokens)
     arrays: dict[str, NDArray] = {
         "spectrum": spectrum.spectrum.numpy(),
         "projection": points,
         "projection_share": share,
-        "rollout_start": examples.frames[:, config.model.history - 1],
-        "rollout_horizon": steps,
-        "rollout_real": examples.frames[:, config.model.history - 1 + steps],
-        "rollout_nearest": store.frames[index[nearest(shown.flatten(0, 1), library.tokens).cpu().numpy()]].reshape(
-            *shown.shape[:2], *store.frames.shape[1:]
-        ),
     }
     if store.states is not None:
         arrays |= {"projection_states": store.states[index], "state_names": np.array(store.meta.state_names)}
@@ -311,33 +344,96 @@ def _measure_representation(of: Evaluation) -> tuple[dict[str, Any], dict[str, N
             "content_share": spectrum.content_share,
             "feature_std": spectrum.feature_std,
         },
-        "prediction": dataclasses.asdict(prediction),
     }
     return results, arrays, library
 
 
-def _measure_probes(of: Evaluation) -> ProbeReport | None:
-    states = of.store.states
-    if states is None:
-        return None
-    config, store, device = of.config, of.store, of.model.device
-    train = draw_frames(store, of.train, config.eval.probe_frames, seed=config.seed)
-    test = draw_frames(store, of.held_out, HELD_OUT_FRAMES, seed=config.seed)
+def _measure_prediction(of: Evaluation, library: Library) -> tuple[dict[str, Any], dict[str, NDArray]]:
+    """Measure rollouts; also collect what the report draws of them."""
+    config, model, store = of.config, of.model, of.store
+    train = draw_frames(store, of.train, min(MEAN_FRAMES, config.eval.probe_frames), seed=config.seed)
+    mean = encode_frames(model.target_encoder, store.frames[train], model.device).mean(0)
+    sampler, clips, horizons = prediction_clips(
+        store,
+        of.held_out,
+        horizons=config.eval.horizons,
+        history=config.model.history,
+        frame_skip=config.data.frame_skip,
+        count=config.eval.clips,
+        seed=config.seed,
+    )
+    prediction = measure_prediction(model, sampler, clips, horizons=horizons, mean=mean)
+
+    chosen = clips[np.linspace(0, len(clips) - 1, min(EXAMPLES, len(clips))).astype(np.int64)]
+    examples = sampler.clips(chosen)
+    predicted = roll_out_clips(model, examples.frames, examples.actions, config.model.history)
+    steps = np.array(horizons)
+    shown = predicted[:, torch.from_numpy(steps - 1).to(model.device)]
+    arrays: dict[str, NDArray] = {
+        "rollout_start": examples.frames[:, config.model.history - 1],
+        "rollout_horizon": steps,
+        "rollout_real": examples.frames[:, config.model.history - 1 + steps],
+        "rollout_nearest": store.frames[
+            library.index[nearest(shown.flatten(0, 1), library.tokens).cpu().numpy()]
+        ].reshape(*shown.shape[:2], *store.frames.shape[1:]),
+    }
+    return dataclasses.asdict(prediction), arrays
+
+
+def _fresh_encoder(of: Evaluation) -> Encoder:
+    """Return an encoder with random weights, other ones than training started from."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed + 1)  # not the weights that training started from
-        fresh = Encoder(config.model).eval().to(device)
-    return measure_probes(
-        ProbeSet(
-            train_frames=store.frames[train],
-            train_states=states[train],
-            train_episode=episode_of(store, train),
-            test_frames=store.frames[test],
-            test_states=states[test],
-            names=store.meta.state_names,
-        ),
+        torch.manual_seed(of.config.seed + 1)
+        return Encoder(of.config.model).eval().to(of.model.device)
+
+
+def _measure_classes(of: Evaluation) -> dict[str, Any] | None:
+    config, store, device = of.config, of.store, of.model.device
+    if store.states is None or store.meta.state_names != (LABEL,):
+        return None
+
+    def draw(episodes: NDArray[np.int64], count: int) -> LabelledImages:
+        index = draw_frames(store, episodes, count, seed=config.seed)
+        return LabelledImages(store.frames[index], labels[index].astype(np.int64), episode_of(store, index))
+
+    labels, fresh = store.states[:, 0], _fresh_encoder(of)
+    report = measure_classes(
+        draw(of.train, config.eval.probe_frames),
+        draw(of.held_out, HELD_OUT_FRAMES),
         lambda frames: encode_frames(of.model.encode, frames, device),
         lambda frames: encode_frames(fresh, frames, device),
         seed=config.seed,
+    )
+    return None if report is None else dataclasses.asdict(report)
+
+
+def probe_set(of: Evaluation) -> ProbeSet | None:
+    """Draw what probes are fitted to and measured on; None when the store has no states."""
+    config, store, states = of.config, of.store, of.store.states
+    if states is None:
+        return None
+    train = draw_frames(store, of.train, config.eval.probe_frames, seed=config.seed)
+    test = draw_frames(store, of.held_out, HELD_OUT_FRAMES, seed=config.seed)
+    return ProbeSet(
+        train_frames=store.frames[train],
+        train_states=states[train],
+        train_episode=episode_of(store, train),
+        test_frames=store.frames[test],
+        test_states=states[test],
+        names=store.meta.state_names,
+    )
+
+
+def _measure_probes(of: Evaluation) -> ProbeReport | None:
+    data, device = probe_set(of), of.model.device
+    if data is None:
+        return None
+    fresh = _fresh_encoder(of)
+    return measure_probes(
+        data,
+        lambda frames: encode_frames(of.model.encode, frames, device),
+        lambda frames: encode_frames(fresh, frames, device),
+        seed=of.config.seed,
     )
 
 
@@ -363,13 +459,13 @@ def _starts(of: Evaluation) -> Starts:
 
 
 def _run_model(
-    of: Evaluation, task: Task, starts: Starts, tick: Tick, *, record: int
+    of: Evaluation, task: Task, starts: Starts, success: Success, tick: Tick, *, record: int
 ) -> tuple[dict[str, Any], Loop, ModelPolicy]:
     """Run the model and the random policy from the same starts, and sum up."""
     config, count = of.config, len(starts.index)
     policy = ModelPolicy(of.model, config, task, starts, of.space(task), record=record)
-    loop = _loop(of, task, starts, policy, tick)
-    chance = _loop(of, task, starts, random_policy(task, seed=config.seed, length=config.eval.budget), None)
+    loop = _loop(of, task, starts, policy, success, tick)
+    chance = _loop(of, task, starts, random_policy(task, seed=config.seed, length=config.eval.budget), success, None)
     planning = {
         "planner": config.plan.planner,
         "episodes": count,
@@ -377,13 +473,15 @@ def _run_model(
         "ci95": list(wilson_interval(int(loop.success.sum()), count)),
         "random_success_rate": float(chance.success.mean()),
         "random_ci95": list(wilson_interval(int(chance.success.sum()), count)),
-        "solved_at_start": float(task.success(starts.state, starts.goal_state).mean()),
+        "solved_at_start": float(success(starts.state[:, None]).mean()),
         "seconds_per_plan": policy.seconds / (policy.decisions * count),  # of one environment, planned in a batch
         "plans": policy.decisions,
         "goal_offset": config.eval.goal_offset,
         "budget": config.eval.budget,
         **dataclasses.asdict(config.plan),
     }
+    if starts.region is not None:
+        planning["cost"] = "region"  # what the plans were judged by
     return planning, loop, policy
 
 
@@ -392,7 +490,7 @@ def _measure_planning(
 ) -> tuple[dict[str, Any], dict[str, NDArray], NDArray[np.bool_]]:
     """Plan in closed loop; also record some episodes, with what their plans were imagined to lead through."""
     count = min(EXAMPLES, len(starts.index))
-    planning, loop, policy = _run_model(of, task, starts, tick, record=count)
+    planning, loop, policy = _run_model(of, task, starts, reaches(task, starts), tick, record=count)
     imagined = torch.stack(policy.imagined, dim=1)  # (n, p, H, N, D)
     shape = imagined.shape[:3]
     # Of the library, only the frames that something was nearest to are kept.
@@ -423,7 +521,9 @@ def _measure_split(
         "planner_alone": planner_alone(task, some, space, plan, seed=config.seed),
         "cost_alone": cost_alone(of.model, task, some, space, plan, seed=config.seed),
     }
-    reached = {name: _loop(of, task, some, policy, tick).success for name, policy in policies.items()}
+    reached = {
+        name: _loop(of, task, some, policy, reaches(task, some), tick).success for name, policy in policies.items()
+    }
     reached["model"] = success[:count]
     results: dict[str, Any] = {"split_episodes": count}
     for name, solved in reached.items():
@@ -432,10 +532,9 @@ def _measure_split(
     return results
 
 
-def _loop(of: Evaluation, task: Task, starts: Starts, policy: Policy, tick: Tick | None) -> Loop:
-    return run_closed_loop(
-        task, starts, policy, budget=of.config.eval.budget, frame_skip=of.config.data.frame_skip, tick=tick
-    )
+def _loop(of: Evaluation, task: Task, starts: Starts, policy: Policy, success: Success, tick: Tick | None) -> Loop:
+    budget, frame_skip = of.config.eval.budget, of.config.data.frame_skip
+    return run_closed_loop(task, starts, policy, success, budget=budget, frame_skip=frame_skip, tick=tick)
 
 
 def _episode_frames(task: Task, loop: Loop, count: int) -> NDArray[np.uint8]:
@@ -465,7 +564,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 @contextmanager
-def _progress(show: bool) -> Iterator[Callable[..., Any]]:
+def show_progress(show: bool) -> Iterator[Callable[..., Any]]:
     """Show the stages of an evaluation; yields `stage(name, total)`, whose context yields a tick."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
     times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
@@ -480,10 +579,10 @@ def _progress(show: bool) -> Iterator[Callable[..., Any]]:
         yield stage
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """Replace numbers that JSON has no form for by None, in nested dictionaries and lists."""
     if isinstance(value, Mapping):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

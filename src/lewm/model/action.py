@@ -1,6 +1,7 @@
 """Action embedding (article, section 4.6)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lewm.config import Config
@@ -11,13 +12,14 @@ class ActionEmbed(nn.Module):
     """Embed the actions between two frames of a clip, e_a = Embed(a_t).
 
     Discrete actions use a lookup table, with rows of its own for each place in a frame-skip, summed. Continuous ones
-    are standardised by `mean` and `std`, which come from the training episodes, and pass a two-layer GELU MLP.
+    are standardised by `mean` and `std`, which come from the training episodes, and pass a two-layer GELU MLP. Images
+    have no action: their embedding is zero and has no weights.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.kind, self.size = config.action.kind, config.action.size
-        width = config.model.predictor_width
+        self.width = width = config.model.predictor_width
         self.mean: Tensor
         self.std: Tensor
         self.offset: Tensor
@@ -25,7 +27,7 @@ class ActionEmbed(nn.Module):
             self.table = nn.Embedding(config.data.frame_skip * self.size, width)
             nn.init.normal_(self.table.weight, std=config.data.frame_skip**-0.5)  # the sum has unit variance
             self.register_buffer("offset", torch.arange(config.data.frame_skip) * self.size, persistent=False)
-        else:
+        elif self.kind == "continuous":
             self.register_buffer("mean", torch.zeros(config.model_action_size))
             self.register_buffer("std", torch.ones(config.model_action_size))
             self.mlp = nn.Sequential(nn.Linear(config.model_action_size, width), nn.GELU(), nn.Linear(width, width))
@@ -38,7 +40,40 @@ class ActionEmbed(nn.Module):
         self.std.copy_(torch.where(std > 1e-6, std, 1.0).repeat(repeats))
 
     def forward(self, action: Tensor) -> Tensor:
-        """Embed model actions, (..., f*A) float or (..., f) int64, as (..., P)."""
+        """Embed model actions, (..., f*A) float, (..., f) int64, or (..., 0) for none, as (..., P)."""
+        if self.kind == "none":
+            return action.new_zeros(*action.shape[:-1], self.width)
         if self.kind == "discrete":
             return self.table(action + self.offset).sum(-2)
         return self.mlp((action - self.mean) / self.std)
+
+    def summed(self, action: Tensor) -> Tensor:
+        """Sum the f sub-actions of model actions (..., f*A) or (..., f), standardised or one-hot, over sqrt(f).
+
+        Returns:
+            (..., A), of unit variance if the sub-actions are independent.
+        """
+        if self.kind == "discrete":
+            steps = F.one_hot(action, self.size).to(self.table.weight.dtype)
+        else:
+            steps = ((action - self.mean) / self.std).unflatten(-1, (-1, self.size))
+        return steps.sum(-2) / steps.shape[-2] ** 0.5
+
+
+class InverseDynamics(nn.Module):
+    """Decode the sum of the sub-actions, linearly, from the change of the representation (Pathak et al., 2017).
+
+    What the robot does to itself at once, such as moving its own hand, may be too small in the frame, or too quick, for
+    the other terms to keep it; then nothing that it touches can be predicted either. The decoder is linear, so that
+    the representation moves with the action, and is used in training alone.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.decode = nn.Linear(config.model.num_tokens * config.model.width, config.action.size)
+        nn.init.zeros_(self.decode.weight)
+        nn.init.zeros_(self.decode.bias)
+
+    def forward(self, tokens: Tensor, next_tokens: Tensor) -> Tensor:
+        """Decode from representations (B, N, D) of two consecutive frames the summed action (B, A)."""
+        return self.decode((next_tokens - tokens).flatten(1))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lewm.config import Config
-from lewm.model.action import ActionEmbed
+from lewm.model.action import ActionEmbed, InverseDynamics
 from lewm.model.encoder import Encoder, normalise
 from lewm.model.predictor import Predictor
 from lewm.model.steps_to_go import StepsToGo
@@ -24,6 +24,7 @@ class WorldModel(nn.Module):
         self.predictor = Predictor(config.model)
         self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
         self.steps_to_go = StepsToGo(config.model)
+        self.inverse = InverseDynamics(config) if config.loss.inverse else None
 
     @property
     def device(self) -> torch.device:

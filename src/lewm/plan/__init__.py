@@ -4,12 +4,14 @@ from lewm.plan.cem import cem
 from lewm.plan.controller import LatentController, RecedingHorizon
 from lewm.plan.cost import (
     LatentModel,
+    goal_cost,
     latent_cost_fn,
     over_horizon,
     pooled_cost,
     steps_to_go_cost,
     tokens_cost,
 )
+from lewm.plan.goal import FrameGoal, Region, RegionGoal, StateGoal, parse_frame, parse_goal
 from lewm.plan.mppi import mppi
 from lewm.plan.search import Categorical, CostFn, Gaussian, Plan, warm_start
 from lewm.plan.space import ActionSpace, action_space
@@ -18,16 +20,23 @@ __all__ = [
     "ActionSpace",
     "Categorical",
     "CostFn",
+    "FrameGoal",
     "Gaussian",
     "LatentController",
     "LatentModel",
     "Plan",
     "RecedingHorizon",
+    "Region",
+    "RegionGoal",
+    "StateGoal",
     "action_space",
     "cem",
+    "goal_cost",
     "latent_cost_fn",
     "mppi",
     "over_horizon",
+    "parse_frame",
+    "parse_goal",
     "pooled_cost",
     "steps_to_go_cost",
     "tokens_cost",

@@ -7,6 +7,7 @@ from torch import Tensor
 from lewm.config import Config, PlanConfig
 from lewm.plan.cem import cem
 from lewm.plan.cost import LatentModel, latent_cost_fn
+from lewm.plan.goal import Region
 from lewm.plan.mppi import mppi
 from lewm.plan.search import CostFn, Plan, warm_start
 from lewm.plan.space import ActionSpace
@@ -79,7 +80,7 @@ class RecedingHorizon:
 
 
 class LatentController:
-    """Drive B environments to the goals of B pictures, with a world model.
+    """Drive B environments to the goals of B pictures, or into one region, with a world model.
 
     It keeps the tokens of the last `model.history` frames, one a model step, and the actions carried out between them.
     At the start of an episode there are fewer.
@@ -99,7 +100,7 @@ class LatentController:
         """
         self._model, self._config, self._space, self._batch = model, config, space, batch
         self._receding = RecedingHorizon(config.plan, space, batch=batch, generator=generator)
-        self._goal: Tensor | None = None
+        self._goal: Tensor | Region | None = None
         self._tokens: Tensor | None = None  # (B, T, N, D)
         self._past: Tensor | None = None  # (B, T-1, f*A)
 
@@ -109,13 +110,13 @@ class LatentController:
         return self._receding.last_plan
 
     @torch.no_grad()
-    def reset(self, goal_frames: np.ndarray) -> None:
+    def reset(self, goal: np.ndarray | Region) -> None:
         """Start new episodes.
 
         Args:
-            goal_frames: pictures of the goals, (B, height, width, 3) uint8.
+            goal: pictures of the goals, (B, height, width, 3) uint8; or a region, the same for all environments.
         """
-        self._goal = self._encode("goal_frames", goal_frames[:, None])[:, 0]
+        self._goal = goal if isinstance(goal, Region) else self._encode("goal", goal[:, None])[:, 0]
         self._tokens = self._past = None
         self._receding.reset()
 
@@ -137,7 +138,7 @@ class LatentController:
             ValueError: if there is no goal yet, or frames are missing or of a wrong shape or type.
         """
         if self._goal is None:
-            raise ValueError("goal_frames=None: there is no goal; call reset(goal_frames) first")
+            raise ValueError("goal=None: there is no goal; call reset(goal) first")
         self._remember(frames if frames.ndim == 5 else frames[:, None])
         assert self._tokens is not None
         assert self._past is not None

@@ -1,4 +1,4 @@
-"""What a plan is judged by: the distance of predicted representations from the goal's (article, section 8)."""
+"""What a plan is judged by: the distance of predicted representations from the goal (article, section 8)."""
 
 from typing import Literal, Protocol
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lewm.config import PlanConfig
+from lewm.plan.goal import Region
 from lewm.plan.search import CostFn
 from lewm.plan.space import ActionSpace
 
@@ -81,8 +82,36 @@ def over_horizon(costs: Tensor, over: Literal["last", "sum"]) -> Tensor:
     return costs[..., -1] if over == "last" else costs.sum(dim=-1)
 
 
+def goal_cost(model: LatentModel, pred: Tensor, goal: Tensor | Region, plan: PlanConfig) -> Tensor:
+    """Cost of predictions for a goal: the distance from a region, or `plan.cost` for a goal that was encoded.
+
+    Args:
+        model: world model in evaluation mode.
+        pred: predicted tokens, (B, K, H, N, D).
+        goal: the goals' representations, (B, N, D), or one region for all.
+        plan: which cost.
+
+    Returns:
+        (B, K, H).
+    """
+    if isinstance(goal, Region):
+        return goal.cost(pred)
+    match plan.cost:
+        case "tokens":
+            return tokens_cost(pred, goal)
+        case "pooled":
+            return pooled_cost(pred, goal)
+        case "steps_to_go":
+            return steps_to_go_cost(model, pred, goal)
+
+
 def latent_cost_fn(
-    model: LatentModel, tokens: Tensor, past_actions: Tensor, goal: Tensor, space: ActionSpace, plan: PlanConfig
+    model: LatentModel,
+    tokens: Tensor,
+    past_actions: Tensor,
+    goal: Tensor | Region,
+    space: ActionSpace,
+    plan: PlanConfig,
 ) -> CostFn:
     """Make the function that scores action sequences by rolling the model out (article, Algorithm 2).
 
@@ -92,22 +121,13 @@ def latent_cost_fn(
         model: world model in evaluation mode.
         tokens: representations of the last T frames, oldest first, (B, T, N, D).
         past_actions: model actions carried out between those frames, (B, T-1, f*A) or (B, T-1, f).
-        goal: the goal's representation, (B, N, D).
+        goal: the goals' representations, (B, N, D), or one region for all.
         space: what is searched.
         plan: which cost, and over which steps.
 
     Returns:
         cost_fn(actions (B, K, H, a)) -> (B, K).
     """
-
-    def step_costs(pred: Tensor, goal: Tensor) -> Tensor:  # (B, K, H, N, D), (B, N, D) -> (B, K, H)
-        match plan.cost:
-            case "tokens":
-                return tokens_cost(pred, goal)
-            case "pooled":
-                return pooled_cost(pred, goal)
-            case "steps_to_go":
-                return steps_to_go_cost(model, pred, goal)
 
     @torch.no_grad()
     def cost_fn(actions: Tensor) -> Tensor:
@@ -122,7 +142,8 @@ def latent_cost_fn(
             if plan.over == "last":
                 pred = pred[:, -1:]  # the other steps would be judged for nothing
             # Each sequence of the chunk counts as an environment with one candidate: a chunk may end within one.
-            costs.append(over_horizon(step_costs(pred[:, None], goal[rows]), plan.over)[:, 0])
+            wanted = goal if isinstance(goal, Region) else goal[rows]
+            costs.append(over_horizon(goal_cost(model, pred[:, None], wanted, plan), plan.over)[:, 0])
         return torch.cat(costs).view(batch, candidates)
 
     return cost_fn

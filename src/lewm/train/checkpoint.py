@@ -15,6 +15,19 @@ from lewm.device import resolve_device
 from lewm.files import atomic_path, write_text
 from lewm.model import WorldModel
 
+# What makes two encoders interchangeable.
+ENCODER_SETTINGS = (
+    "image_size",
+    "stem",
+    "stem_channels",
+    "patch_size",
+    "width",
+    "depth",
+    "num_heads",
+    "mlp_ratio",
+    "final_norm",
+)
+
 CONFIG, WEIGHTS, STATE, METRICS = "config.json", "weights.safetensors", "state/checkpoint.safetensors", "metrics.jsonl"
 
 
@@ -71,6 +84,35 @@ def load_run(run: Path, device: str | None = None) -> LoadedRun:
     load_weights(model, _read(run / WEIGHTS), run / WEIGHTS)
     data = Path(config.data.path) if config.data.path else None
     return LoadedRun(config, model.to(resolve_device(device or config.device)).eval(), data)
+
+
+def load_encoder(model: WorldModel, run: Path) -> None:
+    """Start both encoders of a model from the one that a run uses at inference.
+
+    Raises:
+        ValueError: If the run is broken, or its encoder has another size or form.
+    """
+    setting = f"train.encoder_from={run}"
+    try:
+        other = load_run(run, "cpu")
+    except ValueError as error:
+        raise ValueError(f"{setting}: {error}") from None
+    ours, theirs = model.config.model, other.config.model
+    differing = [name for name in ENCODER_SETTINGS if getattr(ours, name) != getattr(theirs, name)]
+    if differing:
+        found = ", ".join(f"model.{name}={getattr(theirs, name)}" for name in differing)
+        options = " ".join(
+            f"--model.{name.replace('_', '-')} {_as_option(getattr(theirs, name))}" for name in differing
+        )
+        raise ValueError(f"{setting}: its encoder has {found}, and this run another; use {options}")
+    online = theirs.inference_encoder == "online"
+    weights = (other.model.encoder if online else other.model.target_encoder).state_dict()
+    for encoder in (model.encoder, model.target_encoder):
+        encoder.load_state_dict(weights)
+
+
+def _as_option(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def load_weights(model: WorldModel, weights: dict[str, Tensor], source: Path) -> None:
@@ -130,10 +172,15 @@ def load_state(run: Path, model: WorldModel, optimizer: torch.optim.Optimizer) -
     return step
 
 
-def with_data(config: Config, path: Path, kind: Literal["continuous", "discrete"], size: int) -> Config:
-    """Return the configuration with what the store says of itself filled in."""
-    action = dataclasses.replace(config.action, kind=kind, size=size)
-    return dataclasses.replace(config, action=action, data=dataclasses.replace(config.data, path=str(path.resolve())))
+def with_data(config: Config, path: Path, kind: Literal["continuous", "discrete", "none"], size: int) -> Config:
+    """Return the configuration with what the store says of itself filled in, and paths that hold in any folder."""
+    encoder_from = config.train.encoder_from
+    return dataclasses.replace(
+        config,
+        action=dataclasses.replace(config.action, kind=kind, size=size),
+        data=dataclasses.replace(config.data, path=str(path.resolve())),
+        train=dataclasses.replace(config.train, encoder_from=encoder_from and str(Path(encoder_from).resolve())),
+    )
 
 
 def _read(path: Path) -> dict[str, Tensor]:

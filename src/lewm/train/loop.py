@@ -32,6 +32,7 @@ from lewm.train.checkpoint import (
     METRICS,
     STATE,
     load_config,
+    load_encoder,
     load_state,
     save_config,
     save_state,
@@ -107,11 +108,13 @@ def _run(config: Config, store: Store, run: Path, *, progress: bool) -> None:
         rank=rank(),
         world_size=world_size(),
     )
+    torch.manual_seed(config.seed)
+    model = WorldModel(config)
+    if train_cfg.encoder_from and not (run / STATE).is_file():  # a checkpoint has gone on from there
+        load_encoder(model, Path(train_cfg.encoder_from))
     if rank() == 0 and not (run / CONFIG).exists():  # only now: settings that do not fit leave no folder behind
         run.mkdir(parents=True, exist_ok=True)
         save_config(run, config)
-    torch.manual_seed(config.seed)
-    model = WorldModel(config)
     if config.action.kind == "continuous":
         model.action_embed.standardise(*action_moments(store, episodes))
     model.to(device).train()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
 from lewm.config import Config
@@ -19,13 +20,14 @@ def compute_loss(
     context_idx: Tensor | None,
     regulariser: Callable[[Tensor, Tensor], Tensor],
     config: Config,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> dict[str, Tensor]:
     """Compute the objective L = L_pred + lambda L_reg of a batch of clips (Algorithm 1, lines 5-23).
 
     Beyond the article, `loss.slowness` adds mu L_slow, the Smooth-L1 distance between the present frame's tokens and
     the next frame's. Without it the representation can settle for where things are *within* a patch: that is easy to
     predict and satisfies the regulariser, and two places one patch apart look the same to a planner. What changes
-    slowly along a trajectory is where things are in the scene.
+    slowly along a trajectory is where things are in the scene. And `loss.inverse` adds nu L_inv, the squared error of
+    decoding the action from the change of the tokens: what the action moves stays in the representation.
 
     Args:
         model: The world model, in training mode.
@@ -36,7 +38,8 @@ def compute_loss(
         config: R is `train.rollout_steps`; beyond the first step predictions are fed back.
 
     Returns:
-        Scalars: total, prediction, regulariser and slowness loss.
+        Scalars: the total `loss` and its parts before their weights, `loss_pred`, `loss_reg`, `loss_slow` and, where
+        it has a weight, `loss_inv`.
     """
     steps = config.train.rollout_steps
     past = frames.shape[1] - steps
@@ -70,7 +73,12 @@ def compute_loss(
     loss_slow = prediction_loss(now, soon, beta=config.loss.beta, reduction=config.loss.reduction)
 
     loss = loss_pred + config.loss.weight * loss_reg + config.loss.slowness * loss_slow  # l.23
-    return loss, loss_pred, loss_reg, loss_slow
+    losses = {"loss_pred": loss_pred, "loss_reg": loss_reg, "loss_slow": loss_slow}
+    if model.inverse is not None:
+        done = model.action_embed.summed(actions[:, past - 1])  # (B, A)
+        losses["loss_inv"] = F.mse_loss(model.inverse(now, s_next[:, 0]), done)
+        loss = loss + config.loss.inverse * losses["loss_inv"]
+    return {"loss": loss} | losses
 
 
 def outside(tokens: Tensor, context_idx: Tensor) -> Tensor:
@@ -113,18 +121,18 @@ def train_step(
         momentum: tau of this step.
 
     Returns:
-        Scalars `loss`, `loss_pred`, `loss_reg`, `loss_slow` and `grad_norm`, averaged over ranks. If the loss or the
-        gradient is not finite, no weight has changed.
+        The scalars of `compute_loss` and `grad_norm`, averaged over ranks. If the loss or the gradient is not finite,
+        no weight has changed.
     """
     bfloat16 = config.train.precision == "bfloat16"
     with torch.autocast(frames.device.type, torch.bfloat16, enabled=bfloat16):
-        loss, loss_pred, loss_reg, loss_slow = compute_loss(model, frames, actions, context_idx, regulariser, config)
+        losses = compute_loss(model, frames, actions, context_idx, regulariser, config)
 
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    losses["loss"].backward()
     average_gradients(parameters)
-    metrics = torch.stack([loss, loss_pred, loss_reg, loss_slow]).detach().float()
+    metrics = torch.stack(list(losses.values())).detach().float()  # the total first
     if world_size() > 1:
         dist.all_reduce(metrics)
         metrics /= world_size()
@@ -134,5 +142,4 @@ def train_step(
             group["lr"] = learning_rate
         optimizer.step()  # l.24
         model.ema_update(momentum)  # l.26
-    names = ("loss", "loss_pred", "loss_reg", "loss_slow")
-    return dict(zip(names, metrics, strict=True)) | {"grad_norm": grad_norm}
+    return dict(zip(losses, metrics, strict=True)) | {"grad_norm": grad_norm}

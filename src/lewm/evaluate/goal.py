@@ -1,0 +1,202 @@
+"""Goals given by the state, in a run's data: the probe that reads them from representations, and where they are met."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lewm.data.store import Store
+from lewm.envs import Task
+from lewm.evaluate.closed_loop import Starts, Success, reaches
+from lewm.evaluate.probe import (
+    SMALLEST_STD,
+    LinearProbe,
+    ProbeSet,
+    fit_linear,
+    probe_targets,
+    r2_score,
+    validation_part,
+)
+from lewm.plan import FrameGoal, Region, RegionGoal, StateGoal, parse_goal
+
+READABLE_R2 = 0.5
+"""A variable with a smaller held-out R^2 cannot be read well enough to be a goal."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateGoalReader:
+    """A goal given by the state, as representations tell it.
+
+    Args:
+        region: The goal; its numbers are those of the variables named, an angle as sine and cosine.
+        r2: Held-out R^2 of these numbers by name; None where it has no value.
+        read: Reads the state's variables by name from representations (N, D), those that vary over the training frames.
+    """
+
+    region: Region
+    r2: dict[str, float | None]
+    read: Callable[[Tensor], dict[str, float]]
+
+
+def read_goal(
+    text: str,
+    goal: StateGoal | RegionGoal,
+    data: ProbeSet,
+    encode: Callable[[NDArray[np.uint8]], Tensor],
+    *,
+    device: torch.device,
+    seed: int,
+) -> StateGoalReader:
+    """Fit the linear probe on flattened tokens that reads a goal.
+
+    Args:
+        text: The goal as the user gave it, for errors.
+        goal: Values or ranges of state variables.
+        data: Frames and states that the probe is fitted to and measured on.
+        encode: The trained encoder, frames (M, height, width, 3) to tokens (M, N, D).
+        device: Where plans are made.
+        seed: Seed of the validation part.
+
+    Raises:
+        ValueError: If the goal names a variable that does not vary over the training frames, or a range of an angle.
+    """
+    bounds = _bounds(text, goal)
+    y, labels = probe_targets(data.train_states, data.names)
+    y_test, _ = probe_targets(data.test_states, data.names)
+    varies = y.std(0) > SMALLEST_STD
+    y, y_test = y[:, varies], y_test[:, varies]
+    labels = [label for label, keep in zip(labels, varies.tolist(), strict=True) if keep]
+    for label in bounds:
+        if label not in labels:
+            raise ValueError(
+                f"goal={text}: {label} is the same in all training frames, so it has no probe; leave it out"
+            )
+    train, test = (encode(frames).cpu().flatten(1) for frames in (data.train_frames, data.test_frames))
+    probe = fit_linear(train, y, validation_part(data.train_episode, seed=seed))
+    scores = [r2 if np.isfinite(r2) else None for r2 in r2_score(y_test, probe(test)).tolist()]
+    probe = LinearProbe(probe.weight.to(device), probe.x_mean.to(device), probe.y_mean.to(device), probe.ridge)
+
+    columns = [labels.index(label) for label in bounds]
+    part = replace(probe, weight=probe.weight[:, columns], y_mean=probe.y_mean[columns])
+    low, high = torch.tensor(list(bounds.values()), device=device).T
+    region = Region(lambda tokens: part(tokens.flatten(-2)), low, high, y.std(0)[columns].to(device))
+
+    def read(tokens: Tensor) -> dict[str, float]:
+        return _state(dict(zip(labels, probe(tokens.flatten()).tolist(), strict=True)), data.names)
+
+    return StateGoalReader(region, {label: scores[labels.index(label)] for label in bounds}, read)
+
+
+def _bounds(text: str, goal: StateGoal | RegionGoal) -> dict[str, tuple[float, float]]:
+    """Return the smallest and the largest value of what a probe reads, by its name."""
+    if isinstance(goal, StateGoal):
+        values, labels = probe_targets(np.array([list(goal.values.values())], dtype=np.float32), list(goal.values))
+        return {label: (value, value) for label, value in zip(labels, values[0].tolist(), strict=True)}
+    _, labels = probe_targets(np.zeros((1, len(goal.ranges)), dtype=np.float32), list(goal.ranges))
+    for name in goal.ranges:
+        if name not in labels:
+            raise ValueError(
+                f"goal={text}: {name} is an angle, read as sine and cosine, and has no range; leave it out, or give "
+                f"values as in state:{name}=0.5"
+            )
+    return goal.ranges
+
+
+def _state(read: dict[str, float], names: tuple[str, ...]) -> dict[str, float]:
+    """Turn what the probe reads into the state's variables: sine and cosine become an angle in radians again."""
+    state = {}
+    for name in names:
+        sine, cosine = (read.get(f"{name} ({part})") for part in ("sine", "cosine"))
+        if name in read:
+            state[name] = read[name]
+        elif sine is not None and cosine is not None:
+            state[name] = float(np.arctan2(sine, cosine))
+    return state
+
+
+def frame_index(goal: FrameGoal, store: Store, text: str, field: str) -> int:
+    """Return the index in the store of a frame that a user named; `field` and `text` are what an error shows.
+
+    Raises:
+        ValueError: If there is no such frame.
+    """
+    if goal.episode >= store.num_episodes:
+        has = f"{store.path} has {store.num_episodes} episodes"
+        raise ValueError(f"{field}={text}: {has}; use 0 to {store.num_episodes - 1}")
+    frames = store.episode(goal.episode)
+    length = frames.stop - frames.start
+    if goal.index >= length:
+        raise ValueError(f"{field}={text}: episode {goal.episode} has {length} frames; use 0 to {length - 1}")
+    return frames.start + goal.index
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """One goal for all closed-loop episodes.
+
+    Args:
+        starts: Where they start, and the goal.
+        success: Tells which states have reached it.
+        report: What is said of it in the results.
+    """
+
+    starts: Starts
+    success: Success
+    report: dict[str, Any]
+
+
+def aim(
+    text: str, starts: Starts, task: Task, store: Store, reader: Callable[[StateGoal | RegionGoal], StateGoalReader]
+) -> Aim:
+    """Turn all starts to one goal.
+
+    Args:
+        text: The goal, in a form of `lewm.plan.parse_goal`.
+        starts: Where the episodes start; their own goals are dropped.
+        task: The true dynamics, by which success is told.
+        store: The data, with its states.
+        reader: Fits the probe for a goal given by the state.
+
+    Raises:
+        ValueError: If the text is no goal, or not one whose success the task can tell.
+    """
+    assert store.states is not None
+    goal, names = parse_goal(text, store.meta.state_names), store.meta.state_names
+    match goal:
+        case FrameGoal():
+            index = frame_index(goal, store, text, "goal")
+            state, frame = store.states[index], store.frames[index]
+        case StateGoal():
+            if missing := [name for name in names if name not in goal.values]:
+                raise ValueError(
+                    f"goal={text}: leaves {', '.join(missing)} open, so the task cannot tell success; give all "
+                    "variables, or a region"
+                )
+            state = np.array(list(goal.values.values()), dtype=np.float32)
+            try:
+                task.set_state(state)
+            except ValueError as error:
+                raise ValueError(f"goal={text}: is no possible state: {error}") from error
+            frame = task.render()
+        case RegionGoal():
+            state, frame = np.full(len(names), np.nan, dtype=np.float32), np.zeros_like(store.frames[0])
+    read = None if isinstance(goal, FrameGoal) else reader(goal)
+    count = len(starts.index)
+    starts = replace(
+        starts,
+        goal_state=np.repeat(state[None], count, axis=0),
+        goal_frame=np.repeat(frame[None], count, axis=0),
+        region=None if read is None else read.region,
+    )
+    success = (lambda states: goal.contains(states, names)) if isinstance(goal, RegionGoal) else reaches(task, starts)
+    return Aim(starts, success, goal_report(text, read))
+
+
+def goal_report(text: str, read: StateGoalReader | None) -> dict[str, Any]:
+    """Return what is said of a goal in the results: the text, its kind, and the held-out R^2 of what is read."""
+    report: dict[str, Any] = {"text": text, "kind": text.partition(":")[0]}
+    return report if read is None else report | {"r2": read.r2}

@@ -1,0 +1,140 @@
+"""The lag of actions: right for robots that answer at once, late, or to places, and none on noise."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from disc_world import draw
+from lewm.data.lag import CHANCE, LagCurve, measure_lag
+from lewm.data.thumbnails import thumbnails
+
+Stretch = tuple[np.ndarray, np.ndarray]
+
+
+def smooth(rng: np.random.Generator, length: int, memory: float = 0.9) -> np.ndarray:
+    values = rng.normal(size=(length, 2))
+    for t in range(1, length):
+        values[t] = memory * values[t - 1] + (1 - memory**2) ** 0.5 * values[t]
+    return values
+
+
+def quick(rng: np.random.Generator, length: int) -> Stretch:
+    """A robot that moves by what it is told."""
+    actions = rng.normal(size=(length, 2))
+    return actions, 0.03 * actions
+
+
+def sluggish(rng: np.random.Generator, length: int) -> Stretch:
+    """A robot whose speed follows what it is told."""
+    actions, moves = smooth(rng, length), np.zeros((length, 2))
+    for t in range(length):
+        moves[t] = 0.75 * moves[max(t - 1, 0)] + 0.25 * 0.02 * actions[t]
+    return actions, moves
+
+
+def heavy(rng: np.random.Generator, length: int) -> Stretch:
+    """A robot that is told a force; it is held to the middle by a spring."""
+    noise, actions = smooth(rng, length), np.zeros((length, 2))
+    place, speed, moves = np.zeros(2), np.zeros(2), np.zeros((length, 2))
+    for t in range(length):
+        actions[t] = noise[t] - 20 * place - 15 * speed
+        speed = 0.9 * speed + 0.004 * actions[t]
+        moves[t], place = speed, place + speed
+    return actions, moves
+
+
+def to_places(rng: np.random.Generator, length: int) -> Stretch:
+    """A robot that is told where to be, and goes a third of the way each time."""
+    actions = 0.15 * smooth(rng, length, 0.95)
+    place, moves = np.zeros(2), np.zeros((length, 2))
+    for t in range(length):
+        moves[t] = 0.3 * (actions[t] - place)
+        place = place + moves[t]
+    return actions, moves
+
+
+def feedback(rng: np.random.Generator, length: int) -> Stretch:
+    """A policy that sees only where the robot is, and a robot that is pushed about."""
+    place, actions, moves = np.zeros(2), np.zeros((length, 2)), np.zeros((length, 2))
+    for t in range(length):
+        actions[t] = -8 * place
+        moves[t] = 0.02 * actions[t] + 0.01 * rng.normal(size=2)
+        place = place + moves[t]
+    return actions, moves
+
+
+def unrelated(rng: np.random.Generator, length: int) -> Stretch:
+    return rng.normal(size=(length, 2)), 0.03 * rng.normal(size=(length, 2))
+
+
+def measure(robot: Callable[[np.random.Generator, int], Stretch], lag: int, count: int = 20) -> LagCurve | None:
+    thumbs, actions = [], []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        told, moves = robot(rng, 50)
+        places = 0.5 + np.cumsum(np.vstack([np.zeros((1, 2)), moves[:-1]]), axis=0)
+        # Bounces at the walls, so that the disc stays in the picture.
+        frames = draw(0.12 + np.abs((places - 0.12 + 0.76) % 1.52 - 0.76))
+        noise = rng.integers(-2, 3, frames.shape)
+        thumbs.append(thumbnails(np.clip(frames + noise, 0, 255).astype(np.uint8)))
+        actions.append(np.roll(told, lag, axis=0))
+    return measure_lag(thumbs, actions)
+
+
+@pytest.mark.parametrize("lag", [0, -2, 1, 3])
+@pytest.mark.parametrize("robot", [quick, to_places])
+def test_lag_is_found(robot: Callable, lag: int) -> None:
+    curve = measure(robot, lag)
+    assert curve is not None
+    assert curve.related
+    assert curve.lag == lag
+    assert curve.r2[0] > 0.5
+    assert (curve.r2[0] == curve.r2[1]) == (lag == 0)
+
+
+@pytest.mark.parametrize("robot", [sluggish, heavy, feedback])
+def test_robots_that_answer_late_are_not_blamed(robot: Callable) -> None:
+    curve = measure(robot, 0)
+    assert curve is not None
+    assert curve.related
+    assert curve.lag == 0
+
+
+def test_each_regression_alone_would_mislead() -> None:
+    late, foretold = measure(heavy, 0), measure(feedback, 0)
+    assert late is not None
+    assert foretold is not None
+    assert late.alone.argmax() < 5
+    assert foretold.beside.argmax() == 6
+
+
+def test_actions_that_tell_nothing() -> None:
+    curve = measure(unrelated, 0)
+    assert curve is not None
+    assert not curve.related
+    assert curve.lag == 0
+    assert CHANCE[0] <= curve.chance <= CHANCE[1]
+
+
+def test_too_little_to_tell() -> None:
+    assert measure(quick, 0, count=10) is None  # 39 rows each
+    assert measure(quick, 0, count=11) is not None
+    thumbs, actions = [np.zeros((500, 16, 16), np.float32)] * 2, [np.zeros((500, 2))] * 2
+    moving = [np.random.default_rng(0).random((500, 16, 16), dtype=np.float32)] * 2
+    assert measure_lag(thumbs[:1], actions[:1]) is None
+    assert measure_lag(thumbs, [np.random.default_rng(0).random((500, 2))] * 2) is None  # nothing changes
+    assert measure_lag(moving, actions) is None  # actions do not
+    assert measure_lag(moving, [np.zeros(500, np.int64)] * 2) is None
+    assert measure_lag([], []) is None
+
+
+def test_actions_that_are_no_numbers_do_no_harm() -> None:
+    rng = np.random.default_rng(0)
+    moving = [rng.random((500, 16, 16), dtype=np.float32) for _ in range(2)]
+    actions = [rng.normal(size=(500, 2)) for _ in range(2)]
+    actions[0][7], actions[1][8] = np.nan, np.inf
+    curve = measure_lag(moving, actions)
+    assert curve is not None
+    assert np.isfinite([curve.alone, curve.beside]).all()
+    assert not curve.related
