@@ -1,12 +1,13 @@
 """Measure how fast a LeRobot data set is imported, beside bare decoding of the same videos.
 
-The data set is of the format v3.0 with the encoder settings that LeRobot records with, a key frame every second frame
-among them. Bare decoding is a script of PyAV alone that decodes every frame, in as many processes as the import has: no
-pixel is converted and nothing is written. Both sides start their processes afresh, and both decode with one thread a
-process, the fastest with a process a core. A round is one of each, one right after the other, and its ratio is that of
-the two, so that another load on the machine falls on both; the median round counts.
+The data set is of the format v3.0, with a key frame every second frame as LeRobot records. Its files are copies of one
+video, because encoding takes longer than all that is measured. Bare decoding is a script of PyAV alone that decodes
+every frame, in as many processes as the import has: no pixel is converted and nothing is written. Both sides start
+their processes afresh, and both decode with one thread a process, the fastest with a process a core. A round is one of
+each, one right after the other, and its ratio is that of the two, so that another load on the machine falls on both;
+the median round counts.
 
-    python benchmarks/importing.py --frames 4800 --out importing.json
+    python benchmarks/importing.py --frames 9600 --out importing.json
 
 The last line is one JSON object.
 """
@@ -37,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from lerobot_fixture import write_lerobot  # pyright: ignore[reportMissingImports]
 
 HEIGHT, WIDTH, IMAGE_SIZE = 480, 640, 128
-EPISODE, PER_FILE, CRF, ROUNDS = 300, 2, 30, 5
+EPISODE, PER_FILE, CRF, ROUNDS = 300, 2, 30, 3
 CAMERA = "observation.images.top"
 DECODE = """
 import sys
@@ -78,7 +79,7 @@ def build(root: Path, codec: str, num_frames: int) -> None:
         per_file=PER_FILE,
         crf=CRF,
         shape=(HEIGHT, WIDTH),
-        frames=moving(num_frames),
+        frames=moving(PER_FILE * EPISODE),
     )
 
 
@@ -131,7 +132,7 @@ def measure(root: Path, workers: int, num_frames: int) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--frames", type=int, default=4800, help=f"in episodes of {EPISODE}, {PER_FILE} a file")
+    parser.add_argument("--frames", type=int, default=9600, help=f"in episodes of {EPISODE}, {PER_FILE} a file")
     parser.add_argument("--workers", type=int, default=num_cores(), help="processes of both sides")
     parser.add_argument("--dir", type=Path, default=None, help="where the temporary files go")
     parser.add_argument("--out", type=Path, default=None, help="file that also gets the JSON")
@@ -155,6 +156,7 @@ def main() -> None:
         **codecs,
         "ratio": min(one["ratio"] for one in codecs.values()),
         "frames": args.frames,
+        "frames_encoded": PER_FILE * EPISODE,
         "width": WIDTH,
         "height": HEIGHT,
         "image_size": IMAGE_SIZE,

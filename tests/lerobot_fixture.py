@@ -6,6 +6,7 @@ are those that its documentation and its loader name. Every frame, action and st
 
 import io
 import json
+import shutil
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -102,7 +103,7 @@ def write_lerobot(
         task_column: name of the task texts in `meta/tasks.parquet`.
         crf: quality of the videos, the lower the better; None for one that tests can compare by.
         shape: height and width of the frames, if they are given.
-        frames: of the only camera, in place of those of `frame_of`.
+        frames: of the first file of the only camera, in place of those of `frame_of`; all further videos are copies.
     """
     cameras = {"observation.images.top": "h264"} if cameras is None else dict(cameras)
     is_v3, starts = version == "v3.0", np.cumsum((0, *lengths)).tolist()
@@ -138,7 +139,7 @@ def write_lerobot(
         },
     }
     (root / "meta").mkdir(parents=True)
-    given = None if frames is None else iter(frames)
+    first_video: Path | None = None
     rows: list[dict[str, Any]] = [
         {"episode_index": i, "tasks": [task_of(i)], "length": length} for i, length in enumerate(lengths)
     ]
@@ -155,9 +156,14 @@ def write_lerobot(
                 continue
             count = starts[group[-1] + 1] - starts[group[0]]
             numbers = range(starts[group[0]], starts[group[0]] + count)
-            shown = (frame_of(camera, n) if given is None else next(given) for n in numbers)
             path = root / video_path.format(video_key=key, **fields)
-            write_video(path, shown, kind, gop=gop, b_frames=b_frames, crf=crf)
+            if frames is None or first_video is None:
+                shown = (frame_of(camera, n) for n in numbers) if frames is None else frames
+                write_video(path, shown, kind, gop=gop, b_frames=b_frames, crf=crf)
+                first_video = path
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(first_video, path)
             for i in group:
                 rows[i] |= {
                     f"videos/{key}/chunk_index": chunk,

@@ -5,6 +5,7 @@ number of processes, sees the same clips. A store may be larger than memory: not
 drawn window by window (see `ClipOrder`), while the system reads the next window from the disk.
 """
 
+import contextlib
 import math
 import os
 from collections import deque
@@ -170,20 +171,21 @@ class ClipSampler:
 
     def _read_ahead(self, position: int) -> None:
         """Ask the system for the frames of a window and of the one after it, a share at every batch."""
-        window, _ = self._order.find(position)
+        frames, order = self.store.frames, self._order
+        if not (_CAN_READ_AHEAD and isinstance(frames, np.memmap) and frames.filename):
+            return
+        window, _ = order.find(position)
         if window != self._window:
             if window != self._window + 1:  # the first batch, or a jump
-                self._unread = deque(self._order.runs(window))
-            if self._order.num_windows > 1:
-                self._unread.extend(self._order.runs(window + 1))
+                self._unread = deque(order.runs(window))
+            if order.num_windows > 1:
+                self._unread.extend(order.runs(window + 1))
             self._window = window
-        frames = self.store.frames
-        if not (_CAN_READ_AHEAD and self._unread and isinstance(frames, np.memmap) and frames.filename):
+        if not self._unread:
             return
-        row = frames[0].nbytes
-        with open(frames.filename, "rb", buffering=0) as file:
-            for _ in range(min(len(self._unread), _RUNS_PER_BATCH + self.batch_size // self._order.block)):
-                first, end = self._unread.popleft()
+        row, count = frames[0].nbytes, min(len(self._unread), _RUNS_PER_BATCH + self.batch_size // order.block)
+        with contextlib.suppress(OSError), open(frames.filename, "rb", buffering=0) as file:  # no error: it only helps
+            for first, end in [self._unread.popleft() for _ in range(count)]:
                 here, last = np.searchsorted(self._clips_until, [first, end - 1], side="right")
                 for episode in range(here, last + 1):
                     shift = self._shift[episode]
