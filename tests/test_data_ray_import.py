@@ -15,7 +15,7 @@ from lewm.data.importing import ImportOptions, import_recording
 ray = pytest.importorskip("ray", reason="ray is not installed; it is in the extra `ray`")
 pytest.importorskip("ray.data", reason="ray[data] is not installed; it is in the extra `ray`")
 
-from ray.cluster_utils import Cluster  # noqa: E402
+from ray.cluster_utils import Cluster  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 from lewm.data import ray_import  # noqa: E402
 from lewm.data.ray_import import import_with_ray  # noqa: E402
