@@ -122,6 +122,8 @@ class Import:
     """Import the first episodes only."""
     workers: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Processes; by default one a core."""
+    ray: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
+    """Decode on a Ray cluster, whose machines all have the recording under the same path."""
     json: Json = False
     """Print one line of JSON and nothing else."""
 
@@ -379,14 +381,26 @@ def _import(argv: list[str]) -> None:
 
     options = ImportOptions(**{f.name: getattr(args, f.name) for f in dataclasses.fields(ImportOptions)})
     try:
-        done = import_recording(
-            args.source,
-            args.out,
-            options=options,
-            format_=args.format,
-            max_episodes=args.episodes,
-            workers=args.workers,
-        )
+        if args.ray is not None:
+            from lewm.data.ray_import import import_with_ray
+
+            done = import_with_ray(
+                args.source,
+                args.out,
+                options=options,
+                format_=args.format,
+                max_episodes=args.episodes,
+                address=args.ray,
+            )
+        else:
+            done = import_recording(
+                args.source,
+                args.out,
+                options=options,
+                format_=args.format,
+                max_episodes=args.episodes,
+                workers=args.workers,
+            )
     except RuntimeError as error:  # a worker failed; the message says what is left to do
         raise ValueError(str(error)) from error
     store = done.store
@@ -813,4 +827,5 @@ _EXTRA_OF = {
     **dict.fromkeys(("torch", "pyarrow", "tensorboard", "rich", "av", "h5py"), "train"),
     **dict.fromkeys(("gymnasium", "gym_pusht", "pymunk", "pygame"), "env"),
     **dict.fromkeys(("matplotlib", "PIL", "imageio"), "report"),
+    "ray": "ray",
 }
