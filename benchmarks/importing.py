@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from lerobot_fixture import write_lerobot  # pyright: ignore[reportMissingImports]
 
 HEIGHT, WIDTH, IMAGE_SIZE = 480, 640, 128
-EPISODE, PER_FILE, CRF, ROUNDS = 300, 2, 30, 3
+EPISODE, PER_FILE, CRF, ROUNDS = 300, 2, 30, 5
 CAMERA = "observation.images.top"
 DECODE = """
 import sys
