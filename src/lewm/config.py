@@ -37,6 +37,8 @@ class DataConfig:
     """Share of the episodes that training never sees."""
     split_seed: int = 0
     """Seed of the split into training and held-out episodes."""
+    train_share: float = 1.0
+    """Share of the training episodes that is trained on; the held-out ones stay the same."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +63,8 @@ class ModelConfig:
     """Hidden width of every transformer MLP, as a multiple of its width."""
     final_norm: Literal["unit", "rms", "layer", "none"] = "unit"
     """Norm at the end of the encoder: LayerNorm without affine, RMS without affine, LayerNorm with affine, or none."""
+    latent: Literal["tokens", "frame"] = "tokens"
+    """One representation token a patch (article), or one a frame, the projected mean token (published model)."""
     predictor_width: int = 192
     """P: width of the predictor."""
     predictor_depth: int = 4
@@ -69,6 +73,8 @@ class ModelConfig:
     """Attention heads of the predictor."""
     action_conditioning: Literal["add", "film", "token"] = "add"
     """How the action enters the predictor: added to every token, FiLM on the norms, or a token of its own."""
+    mask_tokens: bool = True
+    """Predict at mask tokens beside the context (article), or in place, which needs whole context frames."""
     residual: bool = False
     """Predict the change from the present frame's tokens; needs whole context frames."""
     history: int = 1
@@ -87,9 +93,14 @@ class ModelConfig:
         return self.image_size // self.effective_patch
 
     @property
-    def num_tokens(self) -> int:
-        """N: tokens of a frame."""
+    def num_patches(self) -> int:
+        """Patches of a frame."""
         return self.grid**2
+
+    @property
+    def num_tokens(self) -> int:
+        """N: representation tokens of a frame."""
+        return 1 if self.latent == "frame" else self.num_patches
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,14 +125,20 @@ class MaskConfig:
 class LossConfig:
     """The objective (article, section 4.5) and the rivals of its regulariser."""
 
+    form: Literal["smooth_l1", "mse"] = "smooth_l1"
+    """Prediction loss: Smooth-L1 (article), or half the squared error, which is what it is at a large `beta`."""
     beta: float = 1.0
     """Smooth-L1 threshold."""
+    target_gradient: bool = False
+    """Encode the next frame by the online encoder and send gradients through it too (published model); no EMA then."""
     reduction: Literal["mean", "sum"] = "mean"
     """Average over the D dimensions (article, section 7), or sum (section 4.5)."""
     regulariser: Literal["none", "spectral", "gaussian", "vicreg", "barlow"] = "spectral"
     """Spectral KL of the article, sketched Gaussian of the published model, VICReg, Barlow Twins, or nothing."""
     weight: float = 0.1
     """lambda: weight of the regulariser."""
+    weight_warmup: float = 0.0
+    """Share of the steps over which `weight` rises from 0."""
     apply_to: Literal["tokens", "frame"] = "tokens"
     """Regularise every context token, or the mean token of each frame."""
     centre: Literal["batch", "position"] = "batch"
@@ -130,6 +147,8 @@ class LossConfig:
     """Weight of the distance between a frame's representation and the next frame's; 0 is the article."""
     inverse: float = 0.0
     """Weight of decoding the action from the change of the representation; 0 is the article."""
+    straightening: float = 0.0
+    """Weight of the turn of a trajectory between two model steps; needs two `train.rollout_steps`; 0 is the article."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -170,6 +189,8 @@ class TrainConfig:
     """Optimiser steps, after training, of the learnt steps-to-go cost; 0 leaves it untrained."""
     cost_reach: int = 15
     """Largest number of model steps that the steps-to-go cost tells apart."""
+    train_encoder: bool = True
+    """Train the encoder; without, it stays as it starts, random or from `encoder_from`, and so does its target."""
     encoder_from: str = ""
     """Run folder whose encoder this run starts from, such as a run on images; empty for fresh weights."""
 
@@ -264,6 +285,8 @@ def _validate(c: Config) -> None:
         c.data.frame_skip >= 1, "data.frame_skip", c.data.frame_skip, "must be at least 1", "use 1 for every frame"
     )
     _require(0 < c.data.held_out < 1, "data.held_out", c.data.held_out, "must be between 0 and 1", "use 0.1")
+    share = c.data.train_share
+    _require(0 < share <= 1, "data.train_share", share, "must be in (0, 1]", "use 1 for all training episodes")
     _require(c.seed >= 0, "seed", c.seed, "must not be negative", "use 0")
     _require(c.data.split_seed >= 0, "data.split_seed", c.data.split_seed, "must not be negative", "use 0")
     for name in ("depth", "predictor_depth", "patch_size", "mlp_ratio"):
@@ -309,7 +332,7 @@ def _validate(c: Config) -> None:
     ratio = k.context_ratio
     _require(ratio is None or 0 < ratio <= 1, "mask.context_ratio", ratio, "must be in (0, 1]", "use 0.25 or None")
     _require(
-        k.targets == "all" or ratio is None or round(ratio * m.num_tokens) < m.num_tokens,
+        k.targets == "all" or ratio is None or round(ratio * m.num_patches) < m.num_patches,
         "mask.targets",
         k.targets,
         "no position is outside the context at context_ratio 1",
@@ -317,21 +340,31 @@ def _validate(c: Config) -> None:
     )
     prob = k.full_context_prob
     _require(0 <= prob <= 1, "mask.full_context_prob", prob, "must be between 0 and 1", "use 0 to 1")
-    _require(
-        not m.residual or prob == 1,
-        "mask.full_context_prob",
-        prob,
-        "model.residual needs whole context frames",
-        "use 1, or model.residual False",
-    )
+    for name, used, otherwise in (
+        ("model.residual", m.residual, "model.residual False"),
+        ("model.mask_tokens=False", not m.mask_tokens, "model.mask_tokens True"),
+        ("model.latent=frame", m.latent == "frame", "model.latent tokens"),
+        ("loss.target_gradient", c.loss.target_gradient, "loss.target_gradient False"),
+        ("loss.inverse", c.loss.inverse > 0, "loss.inverse 0"),
+    ):
+        _require(
+            not used or prob == 1,
+            "mask.full_context_prob",
+            prob,
+            f"{name} needs whole context frames",
+            f"use 1, or {otherwise}",
+        )
     _require(c.loss.beta > 0, "loss.beta", c.loss.beta, "must be positive", "use 1.0")
+    _require(c.loss.straightening >= 0, "loss.straightening", c.loss.straightening, "must not be negative", "use 0")
     _require(
-        c.loss.inverse == 0 or prob == 1,
-        "mask.full_context_prob",
-        prob,
-        "loss.inverse needs whole context frames",
-        "use 1, or loss.inverse 0",
+        c.loss.straightening == 0 or t.rollout_steps >= 2,
+        "loss.straightening",
+        c.loss.straightening,
+        f"needs two model steps, and train.rollout_steps is {t.rollout_steps}",
+        "use train.rollout_steps 2, or loss.straightening 0",
     )
+    warmup = c.loss.weight_warmup
+    _require(0 <= warmup <= 1, "loss.weight_warmup", warmup, "must be a share of the run", "use 0")
     _require(c.loss.inverse >= 0, "loss.inverse", c.loss.inverse, "must not be negative", "use 0 for none")
     slowness = c.loss.slowness
     _require(slowness >= 0, "loss.slowness", slowness, "must not be negative", "use 0 for none")

@@ -6,13 +6,15 @@ from lewm.evaluate.doctor import verdict
 from lewm.evaluate.open_loop import plan_once
 from lewm.evaluate.prediction import PredictionReport, measure_prediction
 from lewm.evaluate.probe import ProbeReport, measure_probes
-from lewm.evaluate.run import evaluate_run, plan_run
+from lewm.evaluate.run import Evaluation, evaluate_model, evaluate_run, plan_run
 
 __all__ = [
+    "Evaluation",
     "Loop",
     "PredictionReport",
     "ProbeReport",
     "Starts",
+    "evaluate_model",
     "evaluate_run",
     "make_starts",
     "measure_prediction",

@@ -169,7 +169,19 @@ def evaluate_run(
     Raises:
         ValueError: If the run or the store is missing, broken, or they do not fit, or episodes are too short.
     """
-    of = open_run(run, data=data, device=device, config=config)
+    results, arrays = evaluate_model(open_run(run, data=data, device=device, config=config), progress=progress)
+    with atomic_path(run / "eval.npz") as temporary:
+        np.savez_compressed(temporary, **arrays)  # pyright: ignore[reportArgumentType]
+    write_text(run / "eval.json", json.dumps(results, indent=2) + "\n")
+    return results
+
+
+def evaluate_model(of: Evaluation, *, progress: bool = True) -> tuple[dict[str, Any], dict[str, NDArray]]:
+    """Measure a model in memory; returns what `eval.json` and `eval.npz` hold.
+
+    Raises:
+        ValueError: If episodes are too short.
+    """
     with show_progress(progress) as stage:
         with stage("representation", 1):
             results, arrays, library = _measure_representation(of)
@@ -177,7 +189,7 @@ def evaluate_run(
             with stage("classes", 1):
                 results |= dict.fromkeys(("prediction", "probe", "cost", "planning"))
                 results["class_probe"] = _measure_classes(of)
-            return _write(run, results, arrays)
+            return _judged(results), arrays
         with stage("prediction", 1):
             results["prediction"], rollouts = _measure_prediction(of, library)
             arrays |= rollouts
@@ -198,16 +210,13 @@ def evaluate_run(
             with stage("planner alone, cost alone", 2 * decisions(of.config)) as tick:
                 results["cost"] |= _measure_split(of, of.task, starts, success, tick)
             arrays |= episodes
-    return _write(run, results, arrays)
+    return _judged(results), arrays
 
 
-def _write(run: Path, results: dict[str, Any], arrays: dict[str, NDArray]) -> dict[str, Any]:
-    """Judge the results, write both files, and return what `eval.json` says."""
+def _judged(results: dict[str, Any]) -> dict[str, Any]:
+    """Return the results with the verdict, in the form that JSON has."""
     results = finite(results)
     results["learnt"], results["verdict"] = verdict(results)
-    with atomic_path(run / "eval.npz") as temporary:
-        np.savez_compressed(temporary, **arrays)  # pyright: ignore[reportArgumentType]
-    write_text(run / "eval.json", json.dumps(results, indent=2) + "\n")
     return results
 
 

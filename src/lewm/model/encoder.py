@@ -16,6 +16,21 @@ def normalise(tokens: Tensor, final_norm: str) -> Tensor:
     return tokens
 
 
+class Projector(nn.Module):
+    """Two-layer MLP with BatchNorm, from a frame's mean token to its one representation token (published LeWM)."""
+
+    def __init__(self, width: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, mlp_ratio * width)
+        self.norm = BatchNorm2d(mlp_ratio * width)
+        self.fc2 = nn.Linear(mlp_ratio * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Project tokens (B, 1, D)."""
+        x = self.norm(self.fc1(x)[:, 0, :, None, None])  # a picture of one pixel
+        return self.fc2(F.gelu(x[..., 0, 0]))[:, None]
+
+
 class Encoder(nn.Module):
     """Map a frame to one representation token a patch.
 
@@ -39,6 +54,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(
             Block(config.width, config.num_heads, config.mlp_ratio) for _ in range(config.depth)
         )
+        self.project = Projector(config.width, config.mlp_ratio) if config.latent == "frame" else None
         self.norm = nn.LayerNorm(config.width) if config.final_norm == "layer" else nn.Identity()
         self.final_norm = config.final_norm
         self.apply(init_weights)
@@ -51,13 +67,15 @@ class Encoder(nn.Module):
             context_idx: (B, Nc) int64 positions of the patches that enter the transformer; None for all N.
 
         Returns:
-            (B, Nc, D) tokens, in the order of `context_idx`.
+            (B, Nc, D) tokens, in the order of `context_idx`; (B, 1, D) if one token stands for the frame.
         """
-        x = frame.permute(0, 3, 1, 2).contiguous()  # (B, 3, height, width)
+        x = frame.permute(0, 3, 1, 2)  # (B, 3, height, width), channels last in memory: the stem is quicker
         x = x.to(self.pos_embed.dtype) / 127.5 - 1.0  # in [-1, 1]
         x = self.patch(self.stem(x)).flatten(2).transpose(1, 2) + self.pos_embed  # (B, N, D)
         if context_idx is not None:  # the stem saw the whole frame; the transformer sees the context alone
             x = x.gather(1, context_idx[..., None].expand(-1, -1, x.shape[-1]))  # (B, Nc, D)
         for block in self.blocks:
             x = block(x)
+        if self.project is not None:
+            x = self.project(x.mean(dim=1, keepdim=True))  # (B, 1, D)
         return normalise(self.norm(x), self.final_norm)

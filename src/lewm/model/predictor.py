@@ -15,7 +15,8 @@ class Predictor(nn.Module):
 
     The sequence is the context tokens, projected to the predictor's width, followed by one mask token a position of
     the next frame. Each carries its 2-D position; context tokens also carry the age of their frame. An action enters
-    at the tokens of the frame where it was taken, the latest one at the mask tokens too.
+    at the tokens of the frame where it was taken, the latest one at the mask tokens too. Without mask tokens, the
+    newest frame's own tokens become the next frame's, in half of the time.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -23,8 +24,9 @@ class Predictor(nn.Module):
         width = config.predictor_width
         self.conditioning, self.final_norm = config.action_conditioning, config.final_norm
         self.project_in = nn.Linear(config.width, width)
-        self.mask_token = nn.Parameter(torch.zeros(width))
-        self.pos_embed = nn.Parameter(position_embedding(config.grid, width))
+        self.mask_token = nn.Parameter(torch.zeros(width)) if config.mask_tokens else None
+        position = position_embedding(config.grid, width) if config.latent == "tokens" else torch.zeros(1, width)
+        self.pos_embed = nn.Parameter(position)
         self.age_embed = nn.Parameter(torch.zeros(config.history, width))  # row 0 is the present frame
         self.blocks = nn.ModuleList(
             Block(width, config.predictor_heads, config.mlp_ratio, film=config.action_conditioning == "film")
@@ -33,7 +35,8 @@ class Predictor(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.project_out = nn.Linear(width, config.width)
         self.apply(init_weights)
-        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        if self.mask_token is not None:
+            nn.init.trunc_normal_(self.mask_token, std=0.02)
         if config.residual:  # starts as copying
             nn.init.zeros_(self.project_out.weight)
         for block in self.blocks:  # `apply` has overwritten the start as an unmodulated block
@@ -57,13 +60,15 @@ class Predictor(nn.Module):
             x = self.project_in(normalise(z, self.final_norm)) + pos_embed + self.age_embed[len(context) - 1 - i]
             tokens.append(x)
             condition.append(e_a[:, i, None].expand_as(x))
-        mask = (self.mask_token + self.pos_embed).expand(len(e_a), -1, -1)  # (B, N, P)
-        x = torch.cat([*tokens, mask], dim=1)  # (B, T*Nc + N, P)
-        e = torch.cat([*condition, e_a[:, -1:].expand_as(mask)], dim=1)
+        if self.mask_token is not None:
+            mask = (self.mask_token + self.pos_embed).expand(len(e_a), -1, -1)  # (B, N, P)
+            tokens.append(mask)
+            condition.append(e_a[:, -1:].expand_as(mask))
+        x, e = torch.cat(tokens, dim=1), torch.cat(condition, dim=1)  # (B, T*Nc + N, P)
         if self.conditioning == "add":
             x = x + e
         elif self.conditioning == "token":
             x = torch.cat([e_a + self.age_embed[: e_a.shape[1]].flip(0), x], dim=1)
         for block in self.blocks:
             x = block(x, e)
-        return self.project_out(self.norm(x[:, -mask.shape[1] :]))
+        return self.project_out(self.norm(x[:, -len(self.pos_embed) :]))

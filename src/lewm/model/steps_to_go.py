@@ -16,8 +16,9 @@ class StepsToGo(nn.Module):
     training, on pairs from the same trajectories, so it does not shape them.
     """
 
-    def __init__(self, config: ModelConfig, *, token_width: int = 16, hidden: int = 256, embedding: int = 32) -> None:
+    def __init__(self, config: ModelConfig, *, hidden: int = 256, embedding: int = 32) -> None:
         super().__init__()
+        token_width = max(16, hidden // config.num_tokens)  # one token a frame keeps its width
         self.token = nn.Linear(config.width, token_width)
         self.mlp = nn.Sequential(
             nn.Linear(config.num_tokens * token_width, hidden), nn.GELU(),

@@ -23,6 +23,8 @@ class WorldModel(nn.Module):
         self.action_embed = ActionEmbed(config)
         self.predictor = Predictor(config.model)
         self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
+        if not config.train.train_encoder:
+            self.encoder.requires_grad_(False)
         self.steps_to_go = StepsToGo(config.model)
         self.inverse = InverseDynamics(config) if config.loss.inverse else None
 
@@ -77,7 +79,11 @@ class WorldModel(nn.Module):
         """Move the target encoder, xi <- tau xi + (1 - tau) theta (Algorithm 1, line 26).
 
         BatchNorm statistics are no parameters: the target encoder keeps its own, gathered from its own forward passes,
-        because the statistics of one set of weights do not fit another.
+        because the statistics of one set of weights do not fit another. With `loss.target_gradient` there is no
+        network that lags: the target encoder is the online one, statistics included.
         """
+        if self.config.loss.target_gradient:
+            self.target_encoder.load_state_dict(self.encoder.state_dict())
+            return
         for xi, theta in zip(self.target_encoder.parameters(), self.encoder.parameters(), strict=True):
             xi.lerp_(theta, 1.0 - momentum)

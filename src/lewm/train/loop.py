@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from lewm.config import Config
+from lewm.config import Config, DataConfig
 from lewm.data.sampler import ClipSampler
 from lewm.data.store import Store, split_episodes
 from lewm.device import resolve_device
@@ -39,7 +39,7 @@ from lewm.train.checkpoint import (
     save_weights,
     with_data,
 )
-from lewm.train.schedule import ema_momentum, learning_rate, make_optimizer
+from lewm.train.schedule import ema_momentum, learning_rate, make_optimizer, regulariser_weight
 from lewm.train.step import train_step
 from lewm.train.steps_to_go import fit_steps_to_go
 
@@ -98,6 +98,7 @@ def _check_store(store: Store, config: Config) -> None:
 def _run(config: Config, store: Store, run: Path, *, progress: bool) -> None:
     device, train_cfg, past = resolve_device(config.device), config.train, config.model.history
     episodes, held_out = split_episodes(store.num_episodes, held_out=config.data.held_out, seed=config.data.split_seed)
+    episodes = training_part(episodes, config.data)
     sampler = ClipSampler(
         store,
         episodes,
@@ -149,6 +150,7 @@ def _run(config: Config, store: Store, run: Path, *, progress: bool) -> None:
                 config,
                 learning_rate=learning_rate(step, train_cfg),
                 momentum=ema_momentum(step, train_cfg),
+                weight=regulariser_weight(step, config),
             )
             row = {"step": step + 1} | {name: value.item() for name, value in out.items()}
             row |= {"learning_rate": learning_rate(step, train_cfg), "ema_momentum": ema_momentum(step, train_cfg)}
@@ -177,6 +179,14 @@ def _run(config: Config, store: Store, run: Path, *, progress: bool) -> None:
 
             fit_steps_to_go(model, store, episodes, config, on_step=on_step)
             save_weights(run, model)
+
+
+def training_part(episodes: np.ndarray, data: DataConfig) -> np.ndarray:
+    """Return the part of the training episodes (E,) that `data.train_share` leaves, the same for every run."""
+    if data.train_share == 1:
+        return episodes
+    count = max(1, round(data.train_share * len(episodes)))
+    return np.sort(np.random.default_rng(data.split_seed).permutation(episodes)[:count])
 
 
 def action_moments(store: Store, episodes: np.ndarray) -> tuple[Tensor, Tensor]:

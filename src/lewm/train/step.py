@@ -20,6 +20,8 @@ def compute_loss(
     context_idx: Tensor | None,
     regulariser: Callable[[Tensor, Tensor], Tensor],
     config: Config,
+    *,
+    weight: float | None = None,
 ) -> dict[str, Tensor]:
     """Compute the objective L = L_pred + lambda L_reg of a batch of clips (Algorithm 1, lines 5-23).
 
@@ -28,6 +30,8 @@ def compute_loss(
     predict and satisfies the regulariser, and two places one patch apart look the same to a planner. What changes
     slowly along a trajectory is where things are in the scene. And `loss.inverse` adds nu L_inv, the squared error of
     decoding the action from the change of the tokens: what the action moves stays in the representation.
+    `loss.straightening` adds kappa L_straight, 1 - cos of two changes in a row (arXiv 2603.12231).
+    `loss.target_gradient` is the published model's form: no target encoder, and gradients through both frames.
 
     Args:
         model: The world model, in training mode.
@@ -36,20 +40,23 @@ def compute_loss(
         context_idx: (B, Nc) positions that the online encoder sees, or None for whole frames.
         regulariser: (tokens (B*T, Nc, D), positions (B*T, Nc)) to a scalar.
         config: R is `train.rollout_steps`; beyond the first step predictions are fed back.
+        weight: lambda of this step; `loss.weight` if None.
 
     Returns:
         Scalars: the total `loss` and its parts before their weights, `loss_pred`, `loss_reg`, `loss_slow` and, where
-        it has a weight, `loss_inv`.
+        they have a weight, `loss_inv` and `loss_straight`.
     """
-    steps = config.train.rollout_steps
+    steps, cfg = config.train.rollout_steps, config.loss
     past = frames.shape[1] - steps
     grid = torch.arange(config.model.num_tokens, device=frames.device).expand(len(frames), -1)
     positions = grid if context_idx is None else context_idx
     repeated = None if context_idx is None else context_idx.repeat_interleave(past, 0)
 
     z_c = model.encoder(frames[:, :past].flatten(0, 1), repeated)  # l.6-7   (B*T, Nc, D)
-    with torch.no_grad():
-        s_next = model.target_encoder(frames[:, past:].flatten(0, 1))  # l.9-10  (B*R, N, D)
+    with torch.set_grad_enabled(cfg.target_gradient):
+        target_encoder = model.encoder if cfg.target_gradient else model.target_encoder
+        s_next = target_encoder(frames[:, past:].flatten(0, 1))  # l.9-10  (B*R, N, D)
+    regularised = torch.cat([z_c, s_next]) if cfg.target_gradient else z_c
     s_next = s_next.unflatten(0, (-1, steps))  # (B, R, N, D)
 
     context = [(z, context_idx) for z in z_c.unflatten(0, (-1, past)).unbind(1)]
@@ -62,22 +69,28 @@ def compute_loss(
             s_hat_scored, target = outside(s_hat, context_idx), outside(target, context_idx)
         else:
             s_hat_scored = s_hat
-        term = prediction_loss(s_hat_scored, target, beta=config.loss.beta, reduction=config.loss.reduction)  # l.15
+        term = prediction_loss(s_hat_scored, target, beta=cfg.beta, reduction=cfg.reduction, form=cfg.form)  # l.15
         loss_pred = loss_pred + term / steps
         context.append((s_hat, None))
 
-    loss_reg = regulariser(z_c, positions.repeat_interleave(past, 0))  # l.17-21
+    repeats = len(regularised) // len(frames)
+    loss_reg = regulariser(regularised, positions.repeat_interleave(repeats, 0))  # l.17-21
     now, soon = context[past - 1][0], s_next[:, 0]
     if context_idx is not None:
         soon = soon.gather(1, context_idx[..., None].expand_as(now))  # (B, Nc, D)
-    loss_slow = prediction_loss(now, soon, beta=config.loss.beta, reduction=config.loss.reduction)
+    loss_slow = prediction_loss(now, soon, beta=cfg.beta, reduction=cfg.reduction, form=cfg.form)
 
-    loss = loss_pred + config.loss.weight * loss_reg + config.loss.slowness * loss_slow  # l.23
+    weight = cfg.weight if weight is None else weight
+    loss = loss_pred + weight * loss_reg + cfg.slowness * loss_slow  # l.23
     losses = {"loss_pred": loss_pred, "loss_reg": loss_reg, "loss_slow": loss_slow}
     if model.inverse is not None:
         done = model.action_embed.summed(actions[:, past - 1])  # (B, A)
         losses["loss_inv"] = F.mse_loss(model.inverse(now, s_next[:, 0]), done)
-        loss = loss + config.loss.inverse * losses["loss_inv"]
+        loss = loss + cfg.inverse * losses["loss_inv"]
+    if cfg.straightening:
+        first, second = (s_next[:, 0] - now).flatten(1), (s_next[:, 1] - s_next[:, 0]).flatten(1)
+        losses["loss_straight"] = 1 - F.cosine_similarity(first, second).mean()
+        loss = loss + cfg.straightening * losses["loss_straight"]
     return {"loss": loss} | losses
 
 
@@ -111,6 +124,7 @@ def train_step(
     *,
     learning_rate: float,
     momentum: float,
+    weight: float | None = None,
 ) -> dict[str, Tensor]:
     """Take one gradient step and move the target encoder (Algorithm 1, lines 5-26).
 
@@ -119,6 +133,7 @@ def train_step(
         optimizer: AdamW over the online parameters.
         learning_rate: Of this step.
         momentum: tau of this step.
+        weight: lambda of this step; `loss.weight` if None.
 
     Returns:
         The scalars of `compute_loss` and `grad_norm`, averaged over ranks. If the loss or the gradient is not finite,
@@ -126,7 +141,7 @@ def train_step(
     """
     bfloat16 = config.train.precision == "bfloat16"
     with torch.autocast(frames.device.type, torch.bfloat16, enabled=bfloat16):
-        losses = compute_loss(model, frames, actions, context_idx, regulariser, config)
+        losses = compute_loss(model, frames, actions, context_idx, regulariser, config, weight=weight)
 
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     optimizer.zero_grad(set_to_none=True)
