@@ -20,6 +20,7 @@ ROOMS = (
         "model",
         "objective",
         "train",
+        "pretrained",
         "plan",
         "evaluate",
     ),

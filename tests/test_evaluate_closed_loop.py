@@ -23,6 +23,7 @@ from lewm.evaluate.closed_loop import (
     random_policy,
     reaches,
     run_closed_loop,
+    straight_policy,
     wilson_interval,
 )
 from lewm.plan import Region, RegionGoal, action_space
@@ -57,6 +58,9 @@ class Line(Task):
     def simulate(self, states: ArrayLike, actions: ArrayLike) -> NDArray[np.float32]:
         way = np.asarray(states)[:, None] + SPEED * self.moves(actions).cumsum(1)
         return np.clip(way, 0.0, 1.0).astype(np.float32)
+
+    def straight_action(self, states: ArrayLike, goals: ArrayLike) -> NDArray:
+        return np.clip((np.asarray(goals) - np.asarray(states)) / SPEED, -1.0, 1.0)
 
     def render_states(self, states: ArrayLike) -> NDArray[np.uint8]:
         grey = np.rint(255.0 * np.asarray(states)).astype(np.uint8)[:, :, None, None]
@@ -162,7 +166,7 @@ def test_goal_beyond_every_episode_is_an_error(store: Store) -> None:
 
 
 def test_loop_counts_environment_steps() -> None:
-    task, seen = Line(SIZE), []
+    task, seen, asked = Line(SIZE), [], []
     starts = Starts(
         np.arange(3),
         np.array([[0.0], [0.0], [0.0]], dtype=np.float32),
@@ -170,8 +174,9 @@ def test_loop_counts_environment_steps() -> None:
         np.zeros((3, SIZE, SIZE, 3), np.uint8),
     )
 
-    def right(states: NDArray[np.float32]) -> NDArray:
+    def right(states: NDArray[np.float32], episodes: NDArray[np.int64]) -> NDArray:
         seen.append(states)
+        asked.append(episodes.tolist())
         return np.ones((len(states), 4, 1), dtype=np.float32)  # two model steps of two environment steps
 
     ticks = []
@@ -181,10 +186,12 @@ def test_loop_counts_environment_steps() -> None:
     # reached in the middle of a model step; left at once; out of reach within the budget
     assert loop.solved_at.tolist() == [3, -1, -1]
     assert loop.success.tolist() == [True, False, False]
-    np.testing.assert_allclose(loop.states[0, :, 0], 0.1 * np.arange(7), atol=1e-6)
+    np.testing.assert_allclose(loop.states[0, :, 0], 0.1 * np.minimum(np.arange(7), 3), atol=1e-6)  # its success stays
+    np.testing.assert_allclose(loop.states[1, :, 0], 0.1 * np.arange(7), atol=1e-6)
     assert len(ticks) == 2
+    assert asked == [[0, 1, 2], [1, 2]]
     np.testing.assert_allclose(seen[0][:, :, 0], np.zeros((3, 1)))
-    np.testing.assert_allclose(seen[1][:, :, 0], np.tile([0.2, 0.4], (3, 1)), atol=1e-6)  # one state a model step
+    np.testing.assert_allclose(seen[1][:, :, 0], np.tile([0.2, 0.4], (2, 1)), atol=1e-6)  # one state a model step
 
 
 def test_loop_stops_when_every_goal_is_reached() -> None:
@@ -192,7 +199,7 @@ def test_loop_stops_when_every_goal_is_reached() -> None:
     starts = make_starts_on_line(task)
     calls = []
 
-    def jump(states: NDArray[np.float32]) -> NDArray:
+    def jump(states: NDArray[np.float32], _: NDArray[np.int64]) -> NDArray:
         calls.append(1)
         return np.ones((len(states), 8, 1), dtype=np.float32)
 
@@ -200,13 +207,51 @@ def test_loop_stops_when_every_goal_is_reached() -> None:
     assert loop.success.all()
     assert len(calls) == 1
     assert loop.states.shape == (8, 81, 1)
-    np.testing.assert_array_equal(loop.states[:, 9:], np.repeat(loop.states[:, 8:9], 72, axis=1))
+    for way, solved_at in zip(loop.states, loop.solved_at, strict=True):
+        np.testing.assert_array_equal(way[solved_at:], np.broadcast_to(way[solved_at], way[solved_at:].shape))
+        assert way[solved_at] > way[solved_at - 1]
+
+
+def test_solved_episodes_cost_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left is planned, simulated and drawn as if it had been alone, but for the random draws."""
+    task = Line(SIZE)
+    starts, config = make_starts_on_line(task, 3), make_config(task, history=2, iterations=4)
+    goal = starts.state + np.array([[0.2], [0.6], [0.4]], dtype=np.float32)
+    starts = replace(starts, goal_state=goal, goal_frame=task.render_states(goal))
+    sizes: dict[str, list[int]] = {"rollout": [], "render_states": [], "simulate": []}
+
+    def counted(of: Any, name: str) -> None:
+        whole = getattr(of, name)
+
+        def call(first: Any, *rest: Any) -> Any:
+            sizes[name].append(len(first))
+            return whole(first, *rest)
+
+        monkeypatch.setattr(of, name, call)
+
+    model = Model()
+    policy = ModelPolicy(model, config, task, starts, action_space(config, device="cpu"))  # pyright: ignore[reportArgumentType]
+    counted(model, "rollout")
+    counted(task, "render_states")
+    counted(task, "simulate")
+    loop = run_closed_loop(task, starts, policy, reaches(task, starts), budget=BUDGET, frame_skip=SKIP)
+    assert loop.success.all()
+    assert len(set(loop.solved_at.tolist())) == 3
+    # an episode that is solved at an environment step is decided for in the model steps up to it
+    left = [int((loop.solved_at > step).sum()) for step in range(0, int(loop.solved_at.max()), SKIP)]
+    assert left[0] == 3
+    assert left[-1] == 1
+    assert sizes["simulate"] == sizes["render_states"] == left
+    assert policy.decisions == len(left)
+    assert policy.plans == sum(left)
+    scored = sum(left) * (config.plan.candidates * config.plan.iterations + 1)
+    assert sum(sizes["rollout"]) == scored
 
 
 @pytest.mark.parametrize("task_class", [Line, DiscreteLine])
 def test_random_policy_is_uniform(task_class: type[Line]) -> None:
     task = task_class(SIZE)
-    actions = random_policy(task, seed=0, length=400)(np.zeros((20, 1, 1), np.float32))
+    actions = random_policy(task, seed=0, length=400)(np.zeros((20, 1, 1), np.float32), np.arange(20))
     if task.action_kind == "continuous":
         assert actions.shape == (20, 400, 1)
         assert actions.dtype == np.float32
@@ -256,6 +301,35 @@ def test_model_policy_keeps_what_was_imagined(history: int) -> None:
     # what a true model imagines is what comes
     came = loop.states[:3, [SKIP, 2 * SKIP]]
     np.testing.assert_allclose(policy.imagined[0][:, :2, 0].numpy(), came, atol=0.01)
+
+
+def test_last_plan_of_an_ended_episode_stays() -> None:
+    task = Line(SIZE)
+    starts, config = make_starts_on_line(task, 4), make_config(task)
+    goal = starts.state + np.array([[0.6], [0.2], [0.6], [0.6]], dtype=np.float32)
+    starts = replace(starts, goal_state=goal, goal_frame=task.render_states(goal))
+    policy = ModelPolicy(Model(), config, task, starts, action_space(config, device="cpu"), record=2)  # pyright: ignore[reportArgumentType]
+    loop = run_closed_loop(task, starts, policy, reaches(task, starts), budget=BUDGET, frame_skip=SKIP)
+    end = int(-(-loop.solved_at[1] // SKIP))  # decisions that were made for it
+    assert 0 < end < -(-loop.solved_at[0] // SKIP)
+    imagined = torch.stack(policy.imagined)  # (p, record, H, N, D)
+    assert imagined.shape[:2] == (policy.decisions, 2)
+    assert (imagined[end:, 1] == imagined[end - 1, 1]).all()
+    # the other goes on, and a true model imagines what comes
+    steps = np.minimum(np.arange(policy.decisions) * SKIP + SKIP, BUDGET)
+    before_end = steps <= loop.solved_at[0]
+    came = loop.states[0, steps[before_end]]
+    np.testing.assert_allclose(imagined[before_end, 0, 0, 0].numpy(), came, atol=0.01)
+
+
+def test_straight_policy_heads_for_each_episodes_own_goal() -> None:
+    task = Line(SIZE)
+    starts = make_starts_on_line(task, 3)
+    goal = np.array([[0.0], [0.55], [0.9]], dtype=np.float32)
+    starts = replace(starts, state=np.array([[0.2], [0.2], [0.2]], dtype=np.float32), goal_state=goal)
+    loop = run_closed_loop(task, starts, straight_policy(task, starts), reaches(task, starts), budget=6, frame_skip=1)
+    assert loop.solved_at.tolist() == [2, 3, -1]
+    np.testing.assert_allclose(loop.states[2, -1], 0.8, atol=1e-6)
 
 
 @pytest.mark.parametrize("task_class", [Line, DiscreteLine])

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from lewm.model import WorldModel as WorldModel
     from lewm.plan import LatentController as LatentController
     from lewm.plan import action_space as action_space
+    from lewm.pretrained import load_pretrained as load_pretrained
     from lewm.train import LoadedRun as LoadedRun
     from lewm.train import load_run as load_run
     from lewm.train import resume as resume_run  # noqa: F401
@@ -47,6 +48,7 @@ _HOMES = {
     "action_space": ("lewm.plan", "action_space"),
     "collect": ("lewm.envs", "collect"),
     "evaluate_run": ("lewm.evaluate", "evaluate_run"),
+    "load_pretrained": ("lewm.pretrained", "load_pretrained"),
     "load_run": ("lewm.train", "load_run"),
     "make_task": ("lewm.envs", "make_task"),
     "plan_once": ("lewm.evaluate", "plan_once"),

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -28,6 +29,7 @@ Row = tuple[str, str, str]
 
 Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 RunFolder = Annotated[Path | None, tyro.conf.arg(metavar="RUN")]
+Pretrained = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
 Json = FlagCreatePairsOff[bool]
 
 # The demo: what it costs and how well it works is decided here, and by the preset.
@@ -161,8 +163,10 @@ class _WithSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class _OfRun:
-    run: Annotated[Positional[Path], tyro.conf.arg(metavar="RUN")]
+    run: Annotated[Positional[Path | None], tyro.conf.arg(metavar="[RUN]")] = None
     """Run folder."""
+    pretrained: Pretrained = None
+    """Model that comes with the package, in place of RUN; without --data, on episodes collected for it."""
     data: Folder = None
     """Another store than the one that the run was trained on."""
     json: Json = False
@@ -198,7 +202,7 @@ class Train(_WithSettings):
 class Eval(_OfRun):
     """Measure a run on held-out episodes; writes eval.json, which --json prints, and report.html into it.
 
-    Settings that are not given are those of the run.
+    With --pretrained nothing is written. Settings that are not given are those of the run.
     """
 
 
@@ -229,6 +233,8 @@ class Info(_WithSettings):
 
     run: Annotated[Positional[Path | None], tyro.conf.arg(metavar="[RUN]")] = None
     """Run folder; without one, the preset is shown."""
+    pretrained: Pretrained = None
+    """Model that comes with the package, in place of RUN."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,18 +322,35 @@ def _parse_settings(name: str, form: type[WithSettings], argv: Sequence[str]) ->
 
 
 def _parse_of_run(name: str, form: type[OfRun], argv: Sequence[str]) -> tuple[OfRun, Config]:
-    """Parse options of a trained run: first for the run alone, then with its settings as defaults."""
+    """Parse options of a trained run: first for the run alone, then with its settings as defaults.
+
+    The `run` of what is returned is the folder, also of a model that comes with the package.
+    """
 
     def parse(config: Config) -> OfRun:
-        default = form(run=tyro.MISSING, seed=config.seed, device=config.device, plan=config.plan, eval=config.eval)
+        default = form(seed=config.seed, device=config.device, plan=config.plan, eval=config.eval)
         return tyro.cli(form, prog=f"lewm {name}", args=argv, default=default)
 
-    run = parse(preset("tiny")).run
+    first = parse(preset("tiny"))
     from lewm.train.checkpoint import load_config
 
+    run = _run_folder(first.run, first.pretrained)
+    if run is None:
+        raise ValueError("run=None: nothing to measure; give a run folder RUN, or --pretrained NAME")
     config = load_config(run)
-    args = parse(config)
+    args = dataclasses.replace(parse(config), run=run)
     return args, dataclasses.replace(config, seed=args.seed, plan=args.plan, eval=args.eval)
+
+
+def _run_folder(run: Path | None, pretrained: str | None) -> Path | None:
+    """Return the folder that RUN or --pretrained names, if either does."""
+    if pretrained is None:
+        return run
+    if run is not None:
+        raise ValueError(f"pretrained={pretrained}: stands in place of RUN, which is {run}; leave one of them out")
+    from lewm.pretrained import pretrained_run
+
+    return pretrained_run(pretrained)
 
 
 def _show(as_json: bool, result: Mapping[str, Any], show: Callable[[], None]) -> None:
@@ -540,15 +563,32 @@ def _last_metrics(run: Path) -> dict[str, Any]:
 
 def _eval(argv: list[str]) -> None:
     args, config = _parse_of_run("eval", Eval, argv)
+    assert args.run is not None
+    if args.pretrained is not None:
+        return _eval_pretrained(args, args.pretrained, config)
+    run = args.run
     from lewm.evaluate import evaluate_run, figures  # noqa: F401  without matplotlib, fail before the long part
     from lewm.evaluate.report import write_report
 
-    results = evaluate_run(args.run, data=args.data, device=args.device, config=config)
-    report = write_report(args.run)
+    results = evaluate_run(run, data=args.data, device=args.device, config=config)
+    report = write_report(run)
 
     def show() -> None:
-        _print_table(f"{args.run} on held-out episodes", _HEADS, number_rows(results))
-        print(f"{args.run / 'eval.json'}, {report}\n{results['verdict']}")
+        _print_table(f"{run} on held-out episodes", _HEADS, number_rows(results))
+        print(f"{run / 'eval.json'}, {report}\n{results['verdict']}")
+
+    _show(args.json, results, show)
+
+
+def _eval_pretrained(args: Eval, name: str, config: Config) -> None:
+    """Measure a model that comes with the package; its folder is not written to."""
+    from lewm.evaluate import evaluate_pretrained
+
+    results = evaluate_pretrained(name, data=args.data, device=args.device, config=config)
+
+    def show() -> None:
+        _print_table(f"{name} on held-out episodes", _HEADS, number_rows(results))
+        print(results["verdict"])
 
     _show(args.json, results, show)
 
@@ -563,16 +603,17 @@ def _plan(argv: list[str]) -> None:
         raise ValueError(f"start={args.start}: a plan needs a goal; give --goal")
     if args.goal is not None and (args.start is not None or not _is_simulated(args.data, config)):
         return _plan_once(args, args.goal, config)
-    from lewm.evaluate import plan_run
+    assert args.run is not None
+    from lewm.evaluate import plan_pretrained, plan_run
 
-    planning = plan_run(args.run, data=args.data, device=args.device, config=config, goal=args.goal, video=args.video)
+    plan = partial(plan_run, args.run) if args.pretrained is None else partial(plan_pretrained, args.pretrained)
+    planning = plan(data=args.data, device=args.device, config=config, goal=args.goal, video=args.video)
     _warn_of_goal(planning.get("goal", {}))
 
     def show() -> None:
         rows = [*_planning_rows(planning), ("Seconds a plan", f"{planning['seconds_per_plan']:.4f}", "")]
-        if args.goal is not None:
-            rows.insert(1, ("Solved before the first action", f"{planning['solved_at_start']:.0%}", ""))
-        _print_table(f"{args.run} in closed loop{f' to {args.goal}' if args.goal else ''}", _HEADS, rows)
+        title = f"{args.pretrained or args.run} in closed loop{f' to {args.goal}' if args.goal else ''}"
+        _print_table(title, _HEADS, rows)
         if args.video is not None:
             print(args.video)
 
@@ -594,6 +635,7 @@ def _plan_once(args: Plan, goal: str, config: Config) -> None:
         raise ValueError(f"video={args.video}: a plan that is not carried out has none; leave it out")
     from lewm.evaluate import plan_once
 
+    assert args.run is not None
     plan = plan_once(args.run, goal=goal, start=args.start, data=args.data, device=args.device, config=config)
     _warn_of_goal(plan["goal"])
 
@@ -625,14 +667,15 @@ def _warn_of_goal(goal: Mapping[str, Any]) -> None:
 
 def _info(argv: list[str]) -> None:
     args = _parse_settings("info", Info, argv)
-    if args.run is None:
+    run = _run_folder(args.run, args.pretrained)
+    if run is None:
         title, config = f"preset {args.settings.preset}", args.settings.config()
     else:
         from lewm.train.checkpoint import load_config
 
         if args.settings != _Settings.of(preset("tiny")):
-            raise ValueError(f"run={args.run}: has settings of its own; leave the other options out, or the run")
-        title, config = str(args.run), load_config(args.run)
+            raise ValueError(f"run={run}: has settings of its own; leave the other options out, or the run")
+        title, config = args.pretrained or str(run), load_config(run)
     info = describe(config)
 
     def show() -> None:
@@ -746,6 +789,11 @@ def _announce(stage: str) -> None:
 
 
 _HEADS = ("measure", "this run", "trivial rival")
+_STARTS = {
+    "nothing": "that are at the goal already",
+    "straight": "that moving straight solves",
+    "hard": "that it does not solve",
+}
 
 
 def number_rows(results: Mapping[str, Any]) -> list[Row]:
@@ -791,7 +839,18 @@ def _image_rows(results: Mapping[str, Any]) -> list[Row]:
 def _planning_rows(planning: Mapping[str, Any]) -> list[Row]:
     ours = _rate(planning["success_rate"], planning["ci95"])
     chance = _rate(planning["random_success_rate"], planning["random_ci95"])
-    return [(f"{planning['planner'].upper()} success, {planning['episodes']} episodes", ours, f"{chance} (random)")]
+    rows = [(f"{planning['planner'].upper()} success, {planning['episodes']} episodes", ours, f"{chance} (random)")]
+    if planning.get("by_start") is None:  # a region; or measured before starts were told apart
+        at_start = f"{planning['solved_at_start']:.0%}"
+        return [*rows, ("Solved before the first action", at_start, f"{at_start} (doing nothing)")]
+    straight = _rate(planning["straight_success_rate"], planning["straight_ci95"])
+    rows.append(("", "", f"{straight} (moving straight)"))
+    for kind, words in _STARTS.items():
+        part = planning["by_start"][kind]
+        if part["count"]:
+            ours, chance = (_rate(part[f"{policy}success_rate"], part[f"{policy}ci95"]) for policy in ("", "random_"))
+            rows.append((f"Success of {part['count']} starts {words}", ours, f"{chance} (random)"))
+    return rows
 
 
 def _steps(count: int) -> str:

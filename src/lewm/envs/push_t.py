@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lewm.envs.task import Behaviour, Task, check_state
+from lewm.envs.task import Behaviour, Task, check_state, straight_within_bounds
 
 if TYPE_CHECKING:
     from gym_pusht.envs.pusht import PushTEnv
@@ -81,6 +81,11 @@ class PushT(Task):
             for t, action in enumerate(moves[m]):
                 path[m, t] = state = self._arena.step(state, action)
         return path
+
+    def straight_action(self, states: ArrayLike, goals: ArrayLike) -> NDArray:
+        """Return the actions (M, 2) that set the controller's target to the disc's place in the goal."""
+        offset = np.asarray(goals)[..., :2] - np.asarray(states)[..., :2]
+        return straight_within_bounds(offset / REACH)
 
     def render_states(self, states: ArrayLike) -> NDArray[np.uint8]:
         """Draw frames (M, height, width, 3) of states (M, 7)."""

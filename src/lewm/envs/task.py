@@ -84,6 +84,20 @@ class Task(gymnasium.Env[NDArray[np.uint8], Any]):
         """
 
     @abstractmethod
+    def straight_action(self, states: ArrayLike, goals: ArrayLike) -> NDArray:
+        """Return what moves the part that actions move straight to where it is in the goal, whatever stands in the way.
+
+        Starts from which this reaches the goal need no planning; closed-loop results are told apart by it.
+
+        Args:
+            states: States (M, S).
+            goals: Goals (M, S).
+
+        Returns:
+            Actions of the task's space, (M, A) float32, or (M,) int64 for discrete ones.
+        """
+
+    @abstractmethod
     def render_states(self, states: ArrayLike) -> NDArray[np.uint8]:
         """Draw the frames (M, height, width, 3) of states (M, S)."""
 
@@ -123,6 +137,12 @@ class Task(gymnasium.Env[NDArray[np.uint8], Any]):
     def render(self) -> NDArray[np.uint8]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Draw the present frame (height, width, 3)."""
         return self.render_states(self.state[None])[0]
+
+
+def straight_within_bounds(offset: NDArray) -> NDArray[np.float32]:
+    """Shorten actions (M, A) that leave [-1, 1] to where they do, keeping their direction."""
+    longest = np.abs(offset).max(axis=-1, keepdims=True)
+    return (offset / np.maximum(longest, 1.0)).astype(np.float32)
 
 
 def check_state(state: ArrayLike, names: tuple[str, ...]) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lewm.envs.task import Behaviour, Task, check_state
+from lewm.envs.task import Behaviour, Task, check_state, straight_within_bounds
 
 RADIUS = 0.05
 STEP = 0.04
@@ -77,6 +77,10 @@ class TwoRoom(Task):
             position = path[:, t] = _slide(position, moves[:, t]).astype(np.float32)
         return path
 
+    def straight_action(self, states: ArrayLike, goals: ArrayLike) -> NDArray:
+        """Return the actions (M, 2) that move discs straight to the goals' positions, as if there were no wall."""
+        return straight_within_bounds((np.asarray(goals) - np.asarray(states)) / STEP)
+
     def render_states(self, states: ArrayLike) -> NDArray[np.uint8]:
         """Draw frames (M, height, width, 3) of positions (M, 2), with smooth edges."""
         centres = np.asarray(states, dtype=np.float32) * self.image_size
@@ -118,6 +122,13 @@ class TwoRoomDiscrete(TwoRoom):
     def behaviour(self, seed: int) -> Behaviour:
         """Return a policy that walks to random places of both rooms, with some actions drawn uniformly."""
         return _DiscreteWalk(seed)
+
+    def straight_action(self, states: ArrayLike, goals: ArrayLike) -> NDArray:
+        """Return the actions (M,) along the axis with the larger offset from the goal; none within half a step."""
+        offset = np.asarray(goals) - np.asarray(states)
+        x, y = np.moveaxis(offset, -1, 0)
+        action = np.where(np.abs(x) >= np.abs(y), 1 + (x > 0), 3 + (y > 0))
+        return np.where(np.abs(offset).max(axis=-1) <= 0.5 * STEP, 0, action)
 
     def _moves(self, actions: ArrayLike) -> NDArray[np.float64]:
         """Turn actions (M, L) into displacements (M, L, 2)."""

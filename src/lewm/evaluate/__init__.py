@@ -5,8 +5,9 @@ from lewm.evaluate.cost import rank_correlation
 from lewm.evaluate.doctor import verdict
 from lewm.evaluate.open_loop import plan_once
 from lewm.evaluate.prediction import PredictionReport, measure_prediction
+from lewm.evaluate.pretrained import evaluate_pretrained, plan_pretrained
 from lewm.evaluate.probe import ProbeReport, measure_probes
-from lewm.evaluate.run import Evaluation, evaluate_model, evaluate_run, plan_run
+from lewm.evaluate.run import Evaluation, evaluate_model, evaluate_run, plan_model, plan_run
 
 __all__ = [
     "Evaluation",
@@ -15,11 +16,14 @@ __all__ = [
     "ProbeReport",
     "Starts",
     "evaluate_model",
+    "evaluate_pretrained",
     "evaluate_run",
     "make_starts",
     "measure_prediction",
     "measure_probes",
+    "plan_model",
     "plan_once",
+    "plan_pretrained",
     "plan_run",
     "rank_correlation",
     "run_closed_loop",

@@ -1,8 +1,8 @@
 """Closed loop from held-out starts: the model's planner, a random policy, and what planner and cost reach on their own.
 
-Everything runs on states through the task's true dynamics, all episodes in one batch. A policy gets the states that a
-controller has reached since its last decision, one a model step, and turns them into what it may see: frames for the
-model, the state itself for the planner alone.
+Everything runs on states through the task's true dynamics, all episodes in one batch, which a solved episode leaves. A
+policy gets the states that a controller has reached since its last decision, one a model step, and turns them into what
+it may see: frames for the model, the state itself for the planner alone.
 """
 
 import time
@@ -21,10 +21,11 @@ from lewm.data.store import Store
 from lewm.envs import Task
 from lewm.evaluate.frames import encode_frames
 from lewm.model import WorldModel
-from lewm.plan import ActionSpace, LatentController, RecedingHorizon, Region, latent_cost_fn, over_horizon
+from lewm.plan import ActionSpace, CostFn, LatentController, RecedingHorizon, Region, latent_cost_fn, over_horizon
 
-Policy = Callable[[NDArray[np.float32]], NDArray]
-"""Environment actions (E, L, A) or (E, L) from states (E, m, S): those after each model step since the last call."""
+Policy = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray]
+"""Environment actions (E', L, A) or (E', L) from states (E', m, S), those after each model step since the last call,
+and the numbers (E',) of the episodes that go on: increasing, each among those of the last call."""
 Success = Callable[[NDArray[np.float32]], NDArray[np.bool_]]
 """Whether states (E, L, S) of E episodes have reached their goals, (E, L)."""
 
@@ -64,8 +65,7 @@ class Loop:
 
     Args:
         solved_at: (E,) the environment step, from 1, at which the goal was first reached; -1 for never.
-        states: (E, budget + 1, S) the way, from the start on. An episode goes on after its success, until all have
-            succeeded; then the last state stays.
+        states: (E, budget + 1, S) the way, from the start on. An episode ends with its success, whose state stays.
     """
 
     solved_at: NDArray[np.int64]
@@ -139,32 +139,37 @@ def run_closed_loop(
 ) -> Loop:
     """Let a policy act from every start, all in one batch, until the budget is spent or every goal is reached.
 
+    An episode whose goal is reached leaves the batch: nothing is decided, simulated or drawn for it any more.
+
     Args:
         task: The true dynamics.
         starts: E starts and goals.
-        policy: Called with the start, then with the states (E, m, S) after each of the m model steps that it asked for.
+        policy: Called with the starts, then with the states (E', m, S) after each of the m model steps that it asked
+            for, of the episodes that have not reached their goals.
         success: Tells which states have reached the goals.
         budget: Environment steps of an episode.
         frame_skip: Environment steps of a model step.
         tick: Called after every decision.
     """
-    ways, done = [starts.state[:, None]], 0
-    solved_at = np.full(len(starts.state), -1, dtype=np.int64)
-    seen = starts.state[:, None]
-    while done < budget and (solved_at < 0).any():
-        actions = policy(seen)[:, : budget - done]
-        way = task.simulate(ways[-1][:, -1], actions)  # (E, L, S)
-        reached = success(way)  # (E, L)
-        newly = (solved_at < 0) & reached.any(axis=1)
-        solved_at[newly] = done + 1 + reached[newly].argmax(axis=1)
-        seen = way[:, frame_skip - 1 :: frame_skip]
-        ways.append(way)
-        done += actions.shape[1]
+    states = np.repeat(starts.state[:, None], budget + 1, axis=1)
+    solved_at = np.full(len(states), -1, dtype=np.int64)
+    going_on, seen, done = np.arange(len(states)), states[:, :1], 0
+    while done < budget and len(going_on):
+        actions = policy(seen, going_on)[:, : budget - done]
+        way = task.simulate(states[going_on, done], actions)  # (E', L, S)
+        after = slice(done + 1, done + 1 + way.shape[1])
+        states[going_on, after] = way
+        states[going_on, after.stop :] = way[:, -1:]
+        reached = success(states[:, after])[going_on]  # (E', L)
+        solved = reached.any(axis=1)
+        for episode, step in zip(going_on[solved], after.start + reached[solved].argmax(axis=1), strict=True):
+            solved_at[episode] = step
+            states[episode, step:] = states[episode, step]
+        seen, going_on = way[~solved, frame_skip - 1 :: frame_skip], going_on[~solved]
+        done += way.shape[1]
         if tick is not None:
             tick()
-    states = np.concatenate(ways, axis=1)
-    rest = np.repeat(states[:, -1:], budget + 1 - states.shape[1], axis=1)
-    return Loop(solved_at, np.concatenate([states, rest], axis=1))
+    return Loop(solved_at, states)
 
 
 def reaches(task: Task, starts: Starts) -> Success:
@@ -177,11 +182,20 @@ def random_policy(task: Task, *, seed: int, length: int) -> Policy:
     rng = np.random.default_rng(seed)
     space = task.action_space
 
-    def act(states: NDArray[np.float32]) -> NDArray:
+    def act(states: NDArray[np.float32], _: NDArray[np.int64]) -> NDArray:
         if task.action_kind == "discrete":
             return rng.integers(task.action_size, size=(len(states), length))
         shape = (len(states), length, task.action_size)
         return rng.uniform(space.low, space.high, shape).astype(np.float32)  # pyright: ignore[reportAttributeAccessIssue]
+
+    return act
+
+
+def straight_policy(task: Task, starts: Starts) -> Policy:
+    """Return a policy that sees the true state and moves straight to the goal, one environment step at once."""
+
+    def act(states: NDArray[np.float32], episodes: NDArray[np.int64]) -> NDArray:
+        return task.straight_action(states[:, -1], starts.goal_state[episodes])[:, None]
 
     return act
 
@@ -207,14 +221,20 @@ class ModelPolicy:
         self._controller.reset(starts.goal_frame if starts.region is None else starts.region)
         self._task, self._record = task, record
         self._newest = min(config.plan.execute, config.model.history)
+        self._episodes = np.arange(len(starts.state))
         self.imagined: list[Tensor] = []
-        """For each decision, the representations (record, H, N, D) that its plan is predicted to lead through."""
+        """For each decision, the representations (record, H, N, D) that its plan is predicted to lead through. Of an
+        episode that has ended, the last plan stays."""
         self.decisions = 0
-        """Plans made, each for all environments at once."""
+        """Decisions, each for all episodes that went on."""
+        self.plans = 0
+        """Plans made in them, one an episode."""
         self.seconds = 0.0
         """Time spent in them, encoding included, drawing frames not."""
 
-    def __call__(self, states: NDArray[np.float32]) -> NDArray:
+    def __call__(self, states: NDArray[np.float32], episodes: NDArray[np.int64]) -> NDArray:
+        self._controller.keep(np.searchsorted(self._episodes, episodes))
+        self._episodes = episodes
         states = states[:, -self._newest :]
         frames = self._task.render_states(states.reshape(-1, states.shape[-1]))
         frames = frames.reshape(*states.shape[:2], *frames.shape[1:])
@@ -222,9 +242,44 @@ class ModelPolicy:
         actions = self._controller.act(frames)
         self.seconds += time.perf_counter() - began
         self.decisions += 1
+        self.plans += len(episodes)
         if self._record:
-            self.imagined.append(self._controller.imagined()[: self._record].cpu())
+            self.imagined.append(self._imagine(episodes[episodes < self._record]))
         return actions
+
+    def _imagine(self, recorded: NDArray[np.int64]) -> Tensor:
+        """Return what the present plans of recorded episodes lead through, beside the last ones of those that ended."""
+        if len(recorded) == 0:
+            return self.imagined[-1]
+        now = self._controller.imagined()[: len(recorded)].cpu()  # recorded episodes are the first
+        if not self.imagined:
+            return now
+        return self.imagined[-1].index_copy(0, torch.from_numpy(recorded), now)
+
+
+class _Planned:
+    """The planner, with a cost that is made of the true states."""
+
+    def __init__(
+        self,
+        starts: Starts,
+        space: ActionSpace,
+        plan: PlanConfig,
+        cost_at: Callable[[NDArray[np.float32], NDArray[np.int64]], CostFn],
+        *,
+        seed: int,
+    ) -> None:
+        """Set the planner up; `cost_at` makes the cost at states (E', m, S) of the episodes (E',) that go on."""
+        generator = torch.Generator(space.device).manual_seed(seed)
+        self._planner = RecedingHorizon(plan, space, batch=len(starts.state), generator=generator)
+        self._space, self._execute, self._cost_at = space, plan.execute, cost_at
+        self._episodes = np.arange(len(starts.state))
+
+    def __call__(self, states: NDArray[np.float32], episodes: NDArray[np.int64]) -> NDArray:
+        self._planner.keep(np.searchsorted(self._episodes, episodes))
+        self._episodes = episodes
+        chosen = self._planner.plan(self._cost_at(states, episodes)).actions[:, : self._execute]
+        return self._space.to_env(self._space.expand(chosen)).flatten(1, 2).cpu().numpy()
 
 
 def planner_alone(task: Task, starts: Starts, space: ActionSpace, plan: PlanConfig, *, seed: int) -> Policy:
@@ -237,22 +292,19 @@ def planner_alone(task: Task, starts: Starts, space: ActionSpace, plan: PlanConf
         plan: The planner and its numbers, the same as the model's.
         seed: Seed of the search.
     """
-    planner = RecedingHorizon(
-        plan, space, batch=len(starts.state), generator=torch.Generator(space.device).manual_seed(seed)
-    )
 
-    def act(states: NDArray[np.float32]) -> NDArray:
+    def cost_at(states: NDArray[np.float32], episodes: NDArray[np.int64]) -> CostFn:
         def cost_fn(actions: Tensor) -> Tensor:  # (B, K, H, a) -> (B, K)
             batch, candidates = actions.shape[:2]
-            begin = np.repeat(states[:, -1], candidates, axis=0)
+            begin, goal = (np.repeat(x, candidates, axis=0) for x in (states[:, -1], starts.goal_state[episodes]))
             ways = simulate_model_steps(task, begin, space.expand(actions).flatten(0, 1), space, plan.over)
-            distance = task.distance(ways, np.repeat(starts.goal_state, candidates, axis=0)[:, None])  # (B*K, H)
+            distance = task.distance(ways, goal[:, None])  # (B*K, H)
             costs = torch.from_numpy(np.asarray(distance, dtype=np.float32)).to(space.device)
             return over_horizon(costs, plan.over).view(batch, candidates)
 
-        return _first_steps(planner, cost_fn, space, plan)
+        return cost_fn
 
-    return act
+    return _Planned(starts, space, plan, cost_at, seed=seed)
 
 
 def cost_alone(
@@ -268,20 +320,17 @@ def cost_alone(
         plan: The planner, its numbers and its cost, the same as the model's.
         seed: Seed of the search.
     """
-    planner = RecedingHorizon(
-        plan, space, batch=len(starts.state), generator=torch.Generator(space.device).manual_seed(seed)
-    )
     true_model = TrueModel(model, task, space, plan)
-    goal = encode_frames(model.encode, starts.goal_frame, model.device)
+    goals = encode_frames(model.encode, starts.goal_frame, model.device)
 
-    def act(states: NDArray[np.float32]) -> NDArray:
+    def cost_at(states: NDArray[np.float32], episodes: NDArray[np.int64]) -> CostFn:
         begin = torch.from_numpy(states[:, -1].copy()).to(space.device)[:, None]  # (B, T=1, S)
         shape = (len(begin), 0, space.size)
         nothing = torch.zeros(shape, dtype=torch.int64 if space.kind == "discrete" else torch.float32)
-        past = space.expand(nothing.to(space.device))
-        return _first_steps(planner, latent_cost_fn(true_model, begin, past, goal, space, plan), space, plan)
+        past, goal = space.expand(nothing.to(space.device)), goals[torch.from_numpy(episodes).to(goals.device)]
+        return latent_cost_fn(true_model, begin, past, goal, space, plan)
 
-    return act
+    return _Planned(starts, space, plan, cost_at, seed=seed)
 
 
 class TrueModel:
@@ -319,11 +368,3 @@ def simulate_model_steps(
     """
     ways = task.simulate(states, space.to_env(actions).flatten(1, 2).cpu().numpy())
     return ways[:, -1:] if over == "last" else ways[:, space.frame_skip - 1 :: space.frame_skip]
-
-
-def _first_steps(
-    planner: RecedingHorizon, cost_fn: Callable[[Tensor], Tensor], space: ActionSpace, plan: PlanConfig
-) -> NDArray:
-    """Plan, and return the environment actions (B, execute * f, A) or (B, execute * f) to carry out."""
-    chosen = planner.plan(cost_fn).actions[:, : plan.execute]
-    return space.to_env(space.expand(chosen)).flatten(1, 2).cpu().numpy()

@@ -56,6 +56,11 @@ SPLIT = (
     ("model", "planning", "success_rate", "ci95"),
     ("random policy", "planning", "random_success_rate", "random_ci95"),
 )
+STARTS = {
+    "nothing": "that are at the goal already",
+    "straight": "from which moving straight reaches the goal",
+    "hard": "from which it does not",
+}
 PANELS = (
     (
         "loss",
@@ -236,9 +241,20 @@ class _Page:
             rival = self._rate("planning", "random_success_rate", "random_ci95")
             count = self.run.value("planning", "episodes")
             note = f"a random policy on the same {_number(count, digits=0)} starts and goals; higher is better"
-            yield "Success in closed loop (95% interval)", ours, rival, note
+            name = "Success in closed loop (95% interval)"
+            yield name, ours, rival, note
+            if self.run.value("planning", "straight_success_rate") is not None:
+                straight = self._rate("planning", "straight_success_rate", "straight_ci95")
+                yield name, ours, straight, "moving straight to the goal, seeing the true state, without a plan"
+        for kind, words in STARTS.items():
+            part = ("planning", "by_start", kind)
+            if count := self.run.value(*part, "count"):
+                ours = self._rate(*part, "success_rate", "ci95")
+                rival = self._rate(*part, "random_success_rate", "random_ci95")
+                name = f"Success of the {_number(count, digits=0)} starts {words}"
+                yield name, ours, rival, "a random policy on the same starts; the first two kinds flatter every policy"
         at_start = self.run.value("planning", "solved_at_start")
-        if at_start is not None:
+        if at_start is not None and not self.run.entry("planning", "by_start"):
             yield (
                 "Episodes solved before the first action",
                 _percent(at_start),
@@ -249,10 +265,11 @@ class _Page:
         if seconds is not None:
             yield "Seconds for a plan", _number(seconds), "–", "no rival; lower is better"
 
-    def _rate(self, part: str, rate: str, interval: str) -> str:
-        """Return a success rate with its interval as text."""
-        ends = self.run.interval(part, interval)
-        return _percent(self.run.value(part, rate)) + (f" ({_percent(ends[0])} to {_percent(ends[1])})" if ends else "")
+    def _rate(self, *keys: str) -> str:
+        """Return a success rate with its interval as text: nested keys, the last two those of rate and interval."""
+        *part, rate, interval = keys
+        value, ends = self.run.value(*part, rate), self.run.interval(*part, interval)
+        return _percent(value) + (f" ({_percent(ends[0])} to {_percent(ends[1])})" if ends else "")
 
     def _split(self) -> str:
         rows, absent = [], []

@@ -14,7 +14,8 @@ Arrays of `eval.npz`, where n rows are examples:
     cost_gap                   (P,) environment steps between the frames of a pair
     cost_distance              (P,) their true distance, where the task can tell
     cost_tokens, cost_pooled, cost_steps_to_go      (P,) each cost of the pairs
-    episode_frames             (n, budget + 1, height, width, 3) closed-loop episodes, every environment step
+    episode_frames             (n, budget + 1, height, width, 3) closed-loop episodes, every environment step; from a
+                               success on, its frame stays, as its state does below and the last plan made before it
     episode_states             (n, budget + 1, S)
     episode_goal_frame         (n, height, width, 3)
     episode_goal_state         (n, S)
@@ -60,6 +61,7 @@ from lewm.evaluate.closed_loop import (
     random_policy,
     reaches,
     run_closed_loop,
+    straight_policy,
     wilson_interval,
 )
 from lewm.evaluate.cost import CostReport, measure_cost
@@ -104,7 +106,9 @@ class Evaluation:
         return action_space(self.config, low, high, device=self.model.device)
 
 
-def open_run(run: Path, *, data: Path | None, device: str | None, config: Config | None) -> Evaluation:
+def open_run(
+    run: Path, *, data: Path | None, device: str | None, config: Config | None, fit_episodes: int | None = None
+) -> Evaluation:
     """Load a run's model and its data, and check that they fit.
 
     Args:
@@ -112,6 +116,8 @@ def open_run(run: Path, *, data: Path | None, device: str | None, config: Config
         data: Store; None takes the one that the run was trained on.
         device: auto, cpu, cuda or mps; None takes the run's setting.
         config: Settings whose `eval`, `plan` and `seed` replace the run's; None keeps those.
+        fit_episodes: First episodes that stand in for training episodes, of data that training has not seen: probes are
+            fitted to them, and all others are held out. None splits the store as training did.
 
     Raises:
         ValueError: If the run or the store is missing, broken, or they do not fit.
@@ -135,7 +141,11 @@ def open_run(run: Path, *, data: Path | None, device: str | None, config: Config
     ):
         if has != wants:
             raise ValueError(f"{name}={has}: {path} does not fit {run}, which has {wants}; give the data of this run")
-    train, held_out = split_episodes(store.num_episodes, held_out=settings.data.held_out, seed=settings.data.split_seed)
+    if fit_episodes is None:
+        share, seed = settings.data.held_out, settings.data.split_seed
+        train, held_out = split_episodes(store.num_episodes, held_out=share, seed=seed)
+    else:
+        train, held_out = np.split(np.arange(store.num_episodes), [fit_episodes])
     task = make_task(store.meta.task, store.meta.image_size) if has_simulator(store) else None
     return Evaluation(run, settings, loaded.model, store, train, held_out, task)
 
@@ -251,12 +261,23 @@ def plan_run(
         ValueError: As `evaluate_run`; or the store's task is not a known one, the goal is none that the task can tell
             success of, or the video is not an .mp4.
     """
+    of = open_run(run, data=data, device=device, config=config)
+    return plan_model(of, goal=goal, video=video, progress=progress)
+
+
+def plan_model(
+    of: Evaluation, *, goal: str | None = None, video: Path | None = None, progress: bool = True
+) -> dict[str, Any]:
+    """Plan in closed loop with a model in memory; see `plan_run`.
+
+    Raises:
+        ValueError: As `plan_run`.
+    """
     if video is not None:
         # needs the `report` extra, and nothing else here does
         from lewm.evaluate.video import check_suffix, write_video
 
         check_suffix(video)  # before the long part
-    of = open_run(run, data=data, device=device, config=config)
     require_actions(of)
     task = of.task
     if task is None:
@@ -470,7 +491,7 @@ def _starts(of: Evaluation) -> Starts:
 def _run_model(
     of: Evaluation, task: Task, starts: Starts, success: Success, tick: Tick, *, record: int
 ) -> tuple[dict[str, Any], Loop, ModelPolicy]:
-    """Run the model and the random policy from the same starts, and sum up."""
+    """Run the model, the random policy and the straight way from the same starts, and sum up."""
     config, count = of.config, len(starts.index)
     policy = ModelPolicy(of.model, config, task, starts, of.space(task), record=record)
     loop = _loop(of, task, starts, policy, success, tick)
@@ -478,12 +499,11 @@ def _run_model(
     planning = {
         "planner": config.plan.planner,
         "episodes": count,
-        "success_rate": float(loop.success.mean()),
-        "ci95": list(wilson_interval(int(loop.success.sum()), count)),
-        "random_success_rate": float(chance.success.mean()),
-        "random_ci95": list(wilson_interval(int(chance.success.sum()), count)),
+        **_rate(loop.success),
+        **_rate(chance.success, "random_"),
         "solved_at_start": float(success(starts.state[:, None]).mean()),
-        "seconds_per_plan": policy.seconds / (policy.decisions * count),  # of one environment, planned in a batch
+        **_by_start(of, task, starts, success, {"": loop, "random_": chance}),
+        "seconds_per_plan": policy.seconds / policy.plans,  # of one environment, planned in a batch
         "plans": policy.decisions,
         "goal_offset": config.eval.goal_offset,
         "budget": config.eval.budget,
@@ -492,6 +512,36 @@ def _run_model(
     if starts.region is not None:
         planning["cost"] = "region"  # what the plans were judged by
     return planning, loop, policy
+
+
+def _by_start(
+    of: Evaluation, task: Task, starts: Starts, success: Success, loops: Mapping[str, Loop]
+) -> dict[str, Any]:
+    """Tell starts apart by what they ask for, and give the success of each kind, for every loop under its prefix.
+
+    All is None where the goal is a region, to which no way is straight.
+    """
+    if np.isnan(starts.goal_state).any():
+        return dict.fromkeys(("straight_success_rate", "straight_ci95", "by_start"))
+    straight = run_closed_loop(
+        task, starts, straight_policy(task, starts), success, budget=of.config.eval.budget, frame_skip=1
+    ).success
+    nothing = success(starts.state[:, None])[:, 0]
+    kinds = {"nothing": nothing, "straight": straight & ~nothing, "hard": ~straight & ~nothing}
+    by_start: dict[str, Any] = {}
+    for name, chosen in kinds.items():
+        by_start[name] = {"count": int(chosen.sum())}
+        for prefix, loop in loops.items():
+            by_start[name] |= _rate(loop.success[chosen], prefix)
+    return _rate(straight, "straight_") | {"by_start": by_start}
+
+
+def _rate(success: NDArray[np.bool_], prefix: str = "") -> dict[str, Any]:
+    """Return the success rate and its interval, None if there are no episodes."""
+    count = len(success)
+    rate = float(success.mean()) if count else None
+    interval = list(wilson_interval(int(success.sum()), count)) if count else None
+    return {f"{prefix}success_rate": rate, f"{prefix}ci95": interval}
 
 
 def _measure_planning(
@@ -547,8 +597,12 @@ def _loop(of: Evaluation, task: Task, starts: Starts, policy: Policy, success: S
 
 
 def _episode_frames(task: Task, loop: Loop, count: int) -> NDArray[np.uint8]:
-    """Draw the first `count` episodes, (n, budget + 1, height, width, 3)."""
-    return np.stack([task.render_states(way) for way in loop.states[:count]])
+    """Draw the first `count` episodes, (n, budget + 1, height, width, 3); of a solved one, its end once."""
+    episodes, step = [], np.arange(loop.states.shape[1])
+    for way, solved_at in zip(loop.states[:count], loop.solved_at[:count], strict=True):
+        end = solved_at if solved_at >= 0 else step[-1]
+        episodes.append(task.render_states(way[: end + 1])[np.minimum(step, end)])
+    return np.stack(episodes)
 
 
 def _project(tokens: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

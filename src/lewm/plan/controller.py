@@ -40,6 +40,21 @@ class RecedingHorizon:
         """Forget the previous plan: the next one starts from the neutral distribution."""
         self.last_plan = None
 
+    def keep(self, index: np.ndarray) -> None:
+        """Plan from now on for some of the environments alone, each going on from its own previous plan.
+
+        Args:
+            index: numbers of the environments among the present B, increasing, (B',); they are then 0 to B'-1.
+
+        Raises:
+            ValueError: if there is none, or one is not among the B, or they do not increase.
+        """
+        if len(index) == 0 or index[0] < 0 or index[-1] >= self._batch or (np.diff(index) <= 0).any():
+            raise ValueError(f"index={index.tolist()}: must be increasing numbers of {self._batch} environments")
+        self._batch = len(index)
+        if self.last_plan is not None:
+            self.last_plan = self.last_plan.rows(torch.as_tensor(index, device=self._space.device))
+
     def plan(self, cost_fn: CostFn) -> Plan:
         """Plan from the present, warm-started with the previous plan shifted by the steps carried out since.
 
@@ -119,6 +134,24 @@ class LatentController:
         self._goal = goal if isinstance(goal, Region) else self._encode("goal", goal[:, None])[:, 0]
         self._tokens = self._past = None
         self._receding.reset()
+
+    def keep(self, index: np.ndarray) -> None:
+        """Drive from now on some of the environments alone, each going on from what it has seen, done and planned.
+
+        Args:
+            index: numbers of the environments among the present B, increasing, (B',). Frames, actions and new goals are
+                then of B' environments.
+
+        Raises:
+            ValueError: if there is none, or one is not among the B, or they do not increase.
+        """
+        self._receding.keep(index)
+        self._batch = len(index)
+        rows = torch.as_tensor(index, device=self._space.device)
+        if isinstance(self._goal, Tensor):
+            self._goal = self._goal[rows]
+        if self._tokens is not None and self._past is not None:
+            self._tokens, self._past = self._tokens[rows], self._past[rows]
 
     @torch.no_grad()
     def act(self, frames: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ Letters: B environments, K candidates, H horizon, a searched entries per step, V
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.nn.functional as F
@@ -120,6 +120,11 @@ class Plan:
     """Its cost, (B,)."""
     distribution: Gaussian | Categorical
     """Last refit: mean and standard deviation, or probabilities."""
+
+    def rows(self, index: Tensor) -> "Plan":
+        """Give the plan of some environments, those with the numbers `index` (B',)."""
+        parts = {part.name: getattr(self.distribution, part.name)[index] for part in fields(self.distribution)}
+        return Plan(self.actions[index], self.cost[index], replace(self.distribution, **parts))
 
 
 def neutral(space: ActionSpace, batch: int, horizon: int) -> Gaussian | Categorical:

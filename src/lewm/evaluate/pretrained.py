@@ -1,0 +1,97 @@
+"""Measure a model that comes with the package, on episodes that are collected for it and kept nowhere."""
+
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lewm.config import Config
+from lewm.envs import collect
+from lewm.evaluate.run import Evaluation, evaluate_model, open_run, plan_model
+from lewm.pretrained import pretrained_run
+from lewm.train.checkpoint import load_config
+
+FRESH_SEED = 1_000_000
+"""Added to the seed for episodes that training has not seen: stores to train on are collected with smaller seeds."""
+STARTS_PER_EPISODE = 4
+EPISODE_LENGTH = 100
+FIT_EPISODES = 40
+"""Episodes that probes are fitted to, apart from those that are held out."""
+
+
+@contextmanager
+def open_pretrained(
+    name: str, *, data: Path | None, device: str | None, config: Config | None, fit: bool, progress: bool
+) -> Iterator[Evaluation]:
+    """Load a model that comes with the package, with data to measure it on.
+
+    Args:
+        name: One of `lewm.pretrained.pretrained_names()`, which is the name of its task.
+        data: Store, split as training splits; None collects fresh episodes, which last as long as the context.
+        device: auto, cpu, cuda or mps; None takes the model's setting.
+        config: Settings whose `eval`, `plan` and `seed` replace the model's; None keeps those.
+        fit: Collect episodes to fit probes to as well.
+        progress: Show progress on standard error.
+
+    Raises:
+        ValueError: If there is no such model, or the store does not fit.
+    """
+    run = pretrained_run(name)
+    if data is not None:
+        yield open_run(run, data=data, device=device, config=config)
+        return
+    own = load_config(run)
+    settings, fit_episodes = config or own, FIT_EPISODES if fit else 0
+    with tempfile.TemporaryDirectory(prefix="lewm-") as folder:
+        store = collect(
+            name,
+            Path(folder) / "store",
+            episodes=fit_episodes + math.ceil(settings.eval.episodes / STARTS_PER_EPISODE),
+            image_size=own.model.image_size,
+            episode_length=max(EPISODE_LENGTH, 2 * settings.eval.goal_offset),
+            seed=settings.seed + FRESH_SEED,
+            workers=1,  # soon done, and scripts need no guard against processes that start anew
+            progress=progress,
+        )
+        yield open_run(run, data=store.path, device=device, config=config, fit_episodes=fit_episodes)
+
+
+def plan_pretrained(
+    name: str,
+    *,
+    data: Path | None = None,
+    device: str | None = None,
+    config: Config | None = None,
+    goal: str | None = None,
+    video: Path | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Plan in closed loop as `plan_run` does, with a model that comes with the package; see `open_pretrained`.
+
+    Raises:
+        ValueError: As `plan_run`, or there is no such model.
+    """
+    fit = goal is not None and not goal.startswith("frame:")  # a goal given by the state is read by a probe
+    opened = open_pretrained(name, data=data, device=device, config=config, fit=fit, progress=progress)
+    with opened as of:
+        return plan_model(of, goal=goal, video=video, progress=progress)
+
+
+def evaluate_pretrained(
+    name: str,
+    *,
+    data: Path | None = None,
+    device: str | None = None,
+    config: Config | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Measure all that `evaluate_run` measures, of a model that comes with the package; writes nothing.
+
+    Raises:
+        ValueError: As `evaluate_run`, or there is no such model.
+    """
+    opened = open_pretrained(name, data=data, device=device, config=config, fit=True, progress=progress)
+    with opened as of:
+        return evaluate_model(of, progress=progress)[0]

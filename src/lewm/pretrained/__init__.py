@@ -1,0 +1,44 @@
+"""Trained models that come with the package: a folder each, named after the task, that holds a run's files.
+
+`config.json`, `weights.safetensors`, and `metrics.json`, what was measured when it was made. Loading executes nothing.
+"""
+
+import difflib
+from pathlib import Path
+
+from lewm.train.checkpoint import CONFIG, LoadedRun, load_run
+
+FOLDER = Path(__file__).parent
+
+
+def pretrained_names() -> tuple[str, ...]:
+    """List the models that there are."""
+    return tuple(sorted(path.parent.name for path in FOLDER.glob(f"*/{CONFIG}")))
+
+
+def pretrained_run(name: str) -> Path:
+    """Return the run folder of a model.
+
+    Raises:
+        ValueError: If there is no model of that name.
+    """
+    names = pretrained_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+        if not near:
+            raise ValueError(f"pretrained={name}: no model comes with this package; train one with `lewm train`")
+        raise ValueError(f"pretrained={name}: must be one of {', '.join(names)}; did you mean {near[0]}?")
+    return FOLDER / name
+
+
+def load_pretrained(name: str, device: str | None = None) -> LoadedRun:
+    """Load a model that comes with the package, for inference.
+
+    Args:
+        name: One of `pretrained_names()`, the name of its task.
+        device: auto, cpu, cuda or mps; None takes the configuration's setting.
+
+    Raises:
+        ValueError: If there is no model of that name, or its files are damaged.
+    """
+    return load_run(pretrained_run(name), device)
