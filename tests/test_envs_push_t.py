@@ -61,6 +61,17 @@ def test_disc_stays_in_the_arena(task: PushT) -> None:
     np.testing.assert_allclose(path[-1, :2], 22.0, atol=0.5)
 
 
+def test_straight_way_brings_the_disc_to_its_place_and_minds_no_block(task: PushT) -> None:
+    free = state(agent_x=60.0, agent_y=60.0, block_x=350.0, block_y=400.0)
+    blocked = state(agent_x=256.0, agent_y=150.0)
+    states, goals = np.stack([free, blocked]).astype(np.float32), np.stack([free, blocked])
+    goals[:, :2] = (150.0, 400.0), (256.0, 450.0)
+    for _ in range(30):
+        states = task.simulate(states, task.straight_action(states, goals)[:, None])[:, 0]
+    np.testing.assert_array_equal(task.success(states, goals), [True, False])
+    assert states[1, 3] > 300.0  # the block was pushed along
+
+
 @pytest.mark.parametrize(
     ("change", "reached"),
     [

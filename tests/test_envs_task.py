@@ -99,6 +99,20 @@ def test_success_and_distance_broadcast_and_agree_at_the_goal(task: Task) -> Non
     np.testing.assert_allclose(distance, distance.T)
 
 
+def test_straight_action_is_of_the_task_and_stays_at_the_goal(task: Task) -> None:
+    states = np.stack([task.reset(seed=seed)[1]["state"] for seed in range(4)])
+    goals = states[::-1]
+    actions = task.straight_action(states, goals)
+    assert len(actions) == 4
+    for state, goal, action in zip(states, goals, actions, strict=True):
+        assert task.action_space.contains(np.int64(action) if action.ndim == 0 else action)
+        np.testing.assert_array_equal(task.straight_action(state[None], goal[None])[0], action)
+    stay = states
+    for _ in range(5):
+        stay = task.simulate(stay, task.straight_action(stay, states)[:, None])[:, 0]
+    assert task.success(stay, states).all()
+
+
 def test_bad_state_is_refused(task: Task) -> None:
     with pytest.raises(ValueError, match=r"state=.*finite numbers; give"):
         task.set_state(np.full(len(task.state_names), np.nan))

@@ -72,6 +72,36 @@ def test_random_walks_never_enter_a_wall_nor_tunnel() -> None:
     assert heights.max() < DOOR[1] + STEP
 
 
+def go_straight(task: TwoRoom, start: tuple[float, float], goal: tuple[float, float], steps: int) -> np.ndarray:
+    """Return the way (steps + 1, 2) of moving straight."""
+    way = [np.array([start], dtype=np.float32)]
+    for _ in range(steps):
+        way.append(task.simulate(way[-1], task.straight_action(way[-1], np.array([goal]))[:, None])[:, 0])
+    return np.concatenate(way)
+
+
+def test_straight_way_is_a_line_at_full_speed_and_ends_at_the_goal() -> None:
+    way = go_straight(TwoRoom(), (0.1, 0.9), (0.4, 0.8), 9)
+    np.testing.assert_allclose(way[:, 1] - 0.9, -(way[:, 0] - 0.1) / 3, atol=1e-6)
+    np.testing.assert_allclose(way[:8, 0], 0.1 + STEP * np.arange(8), atol=1e-6)
+    np.testing.assert_allclose(way[-1], (0.4, 0.8), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [TwoRoom, TwoRoomDiscrete])
+def test_straight_way_minds_no_wall(kind: type[TwoRoom]) -> None:
+    task = kind()
+    assert task.success(go_straight(task, (0.2, 0.5), (0.8, 0.5), 50)[-1], (0.8, 0.5))  # through the door
+    stuck = go_straight(task, (0.2, 0.1), (0.8, 0.2), 50)
+    np.testing.assert_allclose(stuck[-1, 0], 0.42, atol=0.04)  # against the wall
+    assert not task.success(stuck, (0.8, 0.2)).any()
+
+
+def test_straight_discrete_actions_take_the_axis_with_more_left() -> None:
+    goals = np.array([(0.1, 0.5), (0.9, 0.5), (0.25, 0.1), (0.3, 0.9), (0.265, 0.485)])
+    actions = TwoRoomDiscrete().straight_action(np.tile((0.25, 0.5), (5, 1)), goals)
+    np.testing.assert_array_equal(actions, [1, 2, 3, 4, 0])
+
+
 def test_set_state_refuses_walls() -> None:
     for bad in ((0.5, 0.2), (0.44, 0.8), (0.02, 0.5), (0.5, 0.59), (1.5, 0.5)):
         with pytest.raises(ValueError, match=r"state=.*: the disc would stand in a wall; keep 0.05 away from walls"):

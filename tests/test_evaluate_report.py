@@ -66,6 +66,15 @@ EVALUATION: dict[str, Any] = {
         "random_success_rate": 0.12,
         "random_ci95": [0.07, 0.2],
         "solved_at_start": 0.03,
+        "straight_success_rate": 0.55,
+        "straight_ci95": [0.45, 0.64],
+        "by_start": {
+            "nothing": {"count": 3, "success_rate": 1.0, "ci95": [0.44, 1.0]}
+            | {"random_success_rate": 0.67, "random_ci95": [0.21, 0.94]},
+            "straight": {"count": 97, "success_rate": 0.76, "ci95": [0.67, 0.84]}
+            | {"random_success_rate": 0.1, "random_ci95": [0.06, 0.18]},
+            "hard": {"count": 0} | dict.fromkeys(("success_rate", "ci95", "random_success_rate", "random_ci95")),
+        },
         "seconds_per_plan": 0.021,
     },
     "learnt": True,
@@ -249,8 +258,24 @@ def test_numbers_stand_beside_their_rivals(page: Page) -> None:
     assert "State R², linear, beside pixels 0.987 0.729" in words
     assert "Effective rank 15.25 1.000 total collapse" in words
     assert "77% (68% to 84%) 12% (7% to 20%) a random policy on the same 100 starts" in words
+    assert "77% (68% to 84%) 55% (45% to 64%) moving straight to the goal" in words
+    assert "Success of the 3 starts that are at the goal already 100% (44% to 100%) 67% (21% to 94%)" in words
+    assert "Success of the 97 starts from which moving straight reaches the goal 76% (67% to 84%) 10%" in words
+    assert "from which it does not" not in words  # there are none
+    assert "solved before the first action" not in words  # said by the starts
     assert "The model learnt: everything went well." in page.text["header"]
     assert "model.stem_channels [8, 16] mask.context_ratio null" in " ".join(page.text["settings"].split())
+
+
+@pytest.mark.usefixtures("sketched")
+@pytest.mark.parametrize("by_start", [None, 3, {"nothing": 4, "hard": {"count": "many"}}])
+def test_starts_that_were_not_told_apart_are_left_out(tmp_path: Path, by_start: Any) -> None:
+    planning = EVALUATION["planning"] | {"straight_success_rate": None, "by_start": by_start}
+    page = Page(write_report(write_run(tmp_path, evaluation=EVALUATION | {"planning": planning})))
+    words = " ".join(page.text["numbers"].split())
+    assert "starts that are at the goal" not in words
+    assert "moving straight" not in words
+    assert ("Episodes solved before the first action 3%" in words) == (by_start is None)
 
 
 def test_classes_stand_beside_both_rivals(tmp_path: Path) -> None:

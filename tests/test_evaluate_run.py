@@ -105,6 +105,14 @@ def test_evaluation_is_complete_and_reproducible(tmp_path: Path, task: str, acti
     assert planning["seconds_per_plan"] > 0
     for rate, interval in (("success_rate", "ci95"), ("random_success_rate", "random_ci95")):
         assert 0 <= planning[interval][0] <= planning[rate] <= planning[interval][1] <= 1
+    classes = planning["by_start"]
+    assert list(classes) == ["nothing", "straight", "hard"]
+    assert sum(part["count"] for part in classes.values()) == 5
+    assert classes["nothing"]["count"] == pytest.approx(5 * planning["solved_at_start"])
+    for policy in ("", "random_"):
+        solved = [(part["count"], part[f"{policy}success_rate"]) for part in classes.values() if part["count"]]
+        mean = sum(count * rate for count, rate in solved) / 5
+        assert mean == pytest.approx(planning[f"{policy}success_rate"])
     assert results["cost"]["split_episodes"] == 3
     for part in ("planner_alone", "cost_alone", "model"):
         low, high = results["cost"][f"{part}_ci95"]
@@ -195,7 +203,7 @@ def test_all_episodes_can_go_to_one_goal(tmp_path: Path, monkeypatch: pytest.Mon
     assert planning["cost"] == ("steps_to_go" if kind == "frame" else "region")
     assert planning.keys() - usual.keys() == {"goal"}
 
-    (before, *_), _, (starts, loop, reached), (rival_starts, rival, rival_reached) = loops
+    (before, *_), _, _, (starts, loop, reached), (rival_starts, rival, rival_reached), *straight = loops
     np.testing.assert_array_equal(starts.state, before.state)  # the usual starts, for the random policy as well
     assert rival_starts is starts
     assert (starts.region is None) == (kind == "frame")
@@ -213,8 +221,61 @@ def test_all_episodes_can_go_to_one_goal(tmp_path: Path, monkeypatch: pytest.Mon
     assert planning["success_rate"] == loop.success.mean()
     assert planning["random_success_rate"] == rival_reached[:, 1:].any(axis=1).mean() == rival.success.mean()
     assert planning["solved_at_start"] == inside[:, 0].mean()
+    if kind == "region":  # to which nothing is straight
+        assert straight == []
+        assert [planning[name] for name in ("straight_success_rate", "straight_ci95", "by_start")] == [None] * 3
+    else:
+        ((_, straight_loop, _),) = straight
+        assert planning["straight_success_rate"] == straight_loop.success.mean()
+        assert planning["by_start"]["nothing"]["count"] == inside[:, 0].sum()
     if kind == "region":
         assert 0 < planning["solved_at_start"] < 1
+
+
+def test_starts_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One start at the goal, one before it, one behind the wall; the model solves the last two, chance the first."""
+    run = write_run(tmp_path / "run", write_store(tmp_path / "store", "two-room"))
+    task = make_task("two-room", SIZE)
+    state = np.array([(0.2, 0.2), (0.1, 0.8), (0.3, 0.2)], dtype=np.float32)
+    goal = np.array([(0.22, 0.22), (0.3, 0.9), (0.7, 0.2)], dtype=np.float32)
+    starts = Starts(np.arange(3), state, goal, task.render_states(goal))
+    monkeypatch.setattr(run_module, "make_starts", lambda *_, **__: starts)
+
+    def solve(task: Task, starts: Starts, policy: Policy, success: Success, **options: Any) -> Loop:
+        loop = run_closed_loop(task, starts, policy, success, **options)
+        if options["frame_skip"] == 1:
+            return loop
+        solved_at = [-1, 4, 4] if isinstance(policy, run_module.ModelPolicy) else [2, -1, -1]
+        return dataclasses.replace(loop, solved_at=np.array(solved_at[: len(loop.solved_at)]))
+
+    monkeypatch.setattr(run_module, "run_closed_loop", solve)
+    planning = plan_run(run, device="cpu", progress=False)
+    assert planning["straight_success_rate"] == pytest.approx(2 / 3)
+    low, high = planning["straight_ci95"]
+    assert low < 2 / 3 < high
+    none, all_ = [0.0, pytest.approx(0.7935, abs=1e-4)], [pytest.approx(0.2065, abs=1e-4), 1.0]
+    rates = {"success_rate": (0.0, 1.0, 1.0), "random_success_rate": (1.0, 0.0, 0.0)}
+    assert list(planning["by_start"]) == ["nothing", "straight", "hard"]
+    for k, numbers in enumerate(planning["by_start"].values()):
+        assert numbers["count"] == 1
+        for name, of_kind in rates.items():
+            assert numbers[name] == of_kind[k]
+            assert numbers[name.replace("success_rate", "ci95")] == (all_ if of_kind[k] else none)
+    # a kind that there is none of has no rate
+    starts = starts.first(2)
+    hard = plan_run(run, device="cpu", progress=False)["by_start"]["hard"]
+    assert hard == {"count": 0} | dict.fromkeys(("success_rate", "ci95", "random_success_rate", "random_ci95"))
+
+
+def test_a_solved_episode_is_drawn_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, drawn = make_task("two-room", SIZE), []
+    render = task.render_states
+    monkeypatch.setattr(task, "render_states", lambda states: drawn.append(len(states)) or render(states))
+    states = np.linspace((0.1, 0.1), (0.4, 0.9), 22, dtype=np.float32).reshape(2, 11, 2)
+    states[0, 4:] = states[0, 3]
+    frames = run_module._episode_frames(task, Loop(np.array([3, -1]), states), 2)
+    assert drawn == [4, 11]
+    np.testing.assert_array_equal(frames, render(states.reshape(22, 2)).reshape(frames.shape))
 
 
 def image_run(path: Path, store: Path) -> Path:

@@ -163,6 +163,51 @@ def test_reset_forgets_the_episode() -> None:
     assert model.rollouts[0][0].shape[1] == 1
 
 
+@pytest.mark.parametrize("planner", ["cem", "mppi"])
+@pytest.mark.parametrize("discrete", [False, True])
+def test_kept_environments_go_on_with_what_is_theirs(discrete: bool, planner: str) -> None:
+    config = settings(history=3, discrete=discrete, planner=planner, over="sum")
+    model, drive = controller(config)
+    starts, goals = np.array([[20.0, 20.0], [30.0, 30.0], [10.0, 40.0]]), np.array([[26.0, 20], [30, 24], [10, 46]])
+    drive.reset(picture(goals))
+
+    def move(points: np.ndarray) -> np.ndarray:
+        actions = drive.act(picture(points))
+        return points + (MOVES[actions] if discrete else actions).sum(1)
+
+    after = move(starts)
+    drive.keep(np.array([0, 2]))
+    with pytest.raises(ValueError, match="of 2 environments"):
+        drive.act(picture(after))
+    kept = drive.last_plan
+    assert kept is not None
+    first_call = len(model.rollouts)
+    points = move(after[[0, 2]])
+    # what was seen and done is that of the same environments, and the first candidate is the rest of their plans
+    tokens, actions = model.rollouts[first_call]
+    count = config.plan.candidates
+    np.testing.assert_allclose(tokens[::count, :, 0], np.stack([starts, after], axis=1)[[0, 2]], atol=0.5 / SCALE)
+    np.testing.assert_array_equal(actions[::count, :4].flatten(1), kept.actions.flatten(1))
+    drive.keep(np.array([1]))
+    points = points[1:]
+    for _ in range(3):
+        points = move(points)
+    assert np.linalg.norm(points - goals[2], axis=-1).max() < 1.5, points
+    drive.reset(picture(goals[:1]))  # new episodes are of as many
+    assert len(drive.act(picture(starts[:1]))) == 1
+
+
+def test_keeping_needs_environments_that_there_are() -> None:
+    _, drive = controller(settings())
+    for index in ([], [-1], [3], [1, 0], [1, 1]):
+        with pytest.raises(ValueError, match=r"index=\[.*\]: must be increasing numbers of 3 environments"):
+            drive.keep(np.array(index, dtype=np.int64))
+    region = Region(lambda tokens: tokens[..., 0, :], torch.zeros(2), torch.ones(2), torch.ones(2))
+    drive.reset(region)
+    drive.keep(np.array([1]))  # before anything was planned, and with the goal of all
+    assert len(drive.act(picture(np.ones((1, 2))))) == 1
+
+
 def test_receding_horizon_resumes_after_what_was_executed() -> None:
     space = ActionSpace(kind="continuous", size=1, low=-torch.ones(1), high=torch.ones(1))
     receding = RecedingHorizon(PlanConfig(horizon=5, execute=2), space, batch=2, generator=seeded())
