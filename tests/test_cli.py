@@ -23,12 +23,14 @@ from PIL import Image
 import lewm
 import lewm.config
 import lewm.envs
+import lewm.evaluate.pretrained
+import lewm.pretrained
 import lewm.train.loop
 from lewm import cli
 from lewm.cli import main
 from lewm.config import EvalConfig, PlanConfig
 from lewm.data import Store
-from lewm.train.checkpoint import load_config
+from lewm.train.checkpoint import load_config, save_config
 from tiny import IMAGE, tiny
 
 GOLDEN = Path(__file__).parent / "golden" / "cli.txt"
@@ -158,7 +160,7 @@ def test_usage_errors_have_status_2_and_name_the_nearest(capsys: pytest.CaptureF
         (["train", "--model.image-sise", "64"], "--model.image-size"),
         (["train", "--train.steps", "many"], "--train.steps"),
         (["plan", "run", "--planner", "cme"], "cem"),
-        (["eval"], "RUN"),
+        (["report"], "RUN"),
     ):
         with pytest.raises(SystemExit) as stopped:
             main(argv)
@@ -383,6 +385,50 @@ def test_info_counts_parameters(folder: Path, capsys: pytest.CaptureFixture[str]
     assert (ours["frame_skip"], ours["model_action_size"]) == (2, 4)
     assert main(["info", str(folder / "run")]) == 0
     assert f"{ours['parameters']['total']:,}" in capsys.readouterr().out
+
+
+def test_a_model_that_comes_with_the_package_needs_no_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lewm.pretrained, "FOLDER", tmp_path)
+    monkeypatch.setattr(lewm.evaluate.pretrained, "FIT_EPISODES", 4)
+    monkeypatch.setenv("COLUMNS", "200")  # so that the table breaks no line
+    config = dataclasses.replace(load_config(folder / "run"), data=dataclasses.replace(SMALL.data, path=""))
+    (tmp_path / "two-room").mkdir()
+    shutil.copy(folder / "run" / "weights.safetensors", tmp_path / "two-room")
+    save_config(tmp_path / "two-room", config)
+    names = sorted(file.name for file in (tmp_path / "two-room").iterdir())
+
+    assert main(["plan", "--pretrained", "two-room", "--episodes", "5", "--seed", "7", "--json"]) == 0
+    planning = json_line(capsys)
+    assert (planning["episodes"], planning["goal_offset"]) == (5, EVAL.goal_offset)
+    assert sum(part["count"] for part in planning["by_start"].values()) == 5
+    assert main(["plan", "--pretrained", "two-room", "--planner", "mppi"]) == 0
+    out = capsys.readouterr().out
+    assert "two-room in closed loop" in out
+    assert str(tmp_path) not in out
+    assert "(moving straight)" in out
+    assert main(["eval", "--pretrained", "two-room"]) == 0
+    out = capsys.readouterr().out
+    assert "two-room on held-out episodes" in out
+    assert "CEM success, 3 episodes" in out
+    plan = ["plan", "--pretrained", "two-room", "--data", str(folder / "store"), "--goal", "frame:0:3"]
+    assert main([*plan, "--start", "frame:0:1", "--json"]) == 0
+    assert json_line(capsys)["start"] == "frame:0:1"
+    assert main(["info", "--pretrained", "two-room", "--json"]) == 0
+    assert json_line(capsys) == cli.describe(config)
+    assert sorted(file.name for file in (tmp_path / "two-room").iterdir()) == names
+
+    for command in ("plan", "eval", "info"):
+        both = [command, str(folder / "run"), "--pretrained", "two-room"]
+        assert "pretrained=two-room: stands in place of RUN" in error_of(both, capsys)
+        unknown = error_of([command, "--pretrained", "two-rom"], capsys)
+        assert "pretrained=two-rom: must be one of two-room; did you mean two-room?" in unknown
+    for command in ("plan", "eval"):
+        assert "give a run folder RUN, or --pretrained NAME" in error_of([command], capsys)
+    assert "leave the other options out" in error_of(["info", "--pretrained", "two-room", "--seed", "4"], capsys)
+    started = ["plan", "--pretrained", "two-room", "--goal", "frame:0:3", "--start", "frame:0:1"]
+    assert "give a store" in error_of(started, capsys)
 
 
 def test_demo_does_it_all_and_goes_on(

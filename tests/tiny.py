@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from lewm.config import (
     ActionConfig,
@@ -17,6 +18,8 @@ from lewm.config import (
     TrainConfig,
 )
 from lewm.data import Store, StoreMeta, StoreWriter
+from lewm.model import WorldModel
+from lewm.train.checkpoint import save_config, save_weights
 
 IMAGE = 32
 
@@ -145,3 +148,12 @@ def labelled_images(path: Path, *, groups: int = 10, size: int = 8, classes: int
             states = label[:, None].astype(np.float32) if labelled else None
             writer.append(frames, np.empty((size, 0)), states, seed=number)
     return Store(path)
+
+
+def untrained_run(path: Path, config: Config) -> Path:
+    """Write a run folder as training leaves it, with random weights and without data."""
+    path.mkdir(parents=True)
+    torch.manual_seed(0)
+    save_config(path, config)
+    save_weights(path, WorldModel(config))
+    return path

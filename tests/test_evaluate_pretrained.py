@@ -1,0 +1,104 @@
+"""A model that comes with the package plans on episodes that are collected for it, and leaves nothing behind."""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lewm import pretrained
+from lewm.config import EvalConfig, PlanConfig
+from lewm.data import Store
+from lewm.envs import collect
+from lewm.evaluate import evaluate_pretrained, plan_pretrained
+from lewm.evaluate import pretrained as pretrained_module
+from lewm.evaluate import probe as probe_module
+from lewm.evaluate.pretrained import EPISODE_LENGTH, FRESH_SEED, open_pretrained
+from tiny import IMAGE, tiny, untrained_run
+
+CONFIG = dataclasses.replace(
+    tiny(data__frame_skip=2),
+    seed=3,
+    plan=PlanConfig(horizon=2, candidates=4, elites=2, iterations=1, cost="tokens"),
+    eval=EvalConfig(
+        episodes=10, split_episodes=1, goal_offset=5, budget=6, horizons=(1, 2), clips=4, probe_frames=40
+    ),
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Return the folder of the models, which has one, and that of temporary files."""
+    models, temporary = tmp_path / "models", tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(pretrained, "FOLDER", models)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setattr(pretrained_module, "FIT_EPISODES", 4)
+    monkeypatch.setattr(probe_module, "MLP_STEPS", 5)
+    untrained_run(models / "two-room", CONFIG)
+    return models, temporary
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def opened(**options: Any) -> Any:
+    defaults: dict[str, Any] = {"data": None, "device": "cpu", "config": None, "fit": False, "progress": False}
+    return open_pretrained("two-room", **(defaults | options))
+
+
+def test_fresh_episodes_are_all_held_out(folders: tuple[Path, Path]) -> None:
+    with opened() as of:
+        assert (of.train.tolist(), of.held_out.tolist()) == ([], [0, 1, 2])  # four starts each
+        assert of.store.episodes.length.tolist() == [EPISODE_LENGTH] * 3
+        assert f"seed {3 + FRESH_SEED}," in of.store.meta.source
+        assert of.task is not None
+        first = np.array(of.store.states)
+    assert not list(folders[1].glob("lewm-*"))
+    with opened(fit=True) as of:
+        assert (of.train.tolist(), of.held_out.tolist()) == ([0, 1, 2, 3], [4, 5, 6])
+    settings = dataclasses.replace(CONFIG, seed=4, eval=EvalConfig(episodes=4, goal_offset=60))
+    with opened(config=settings) as of:
+        assert of.store.episodes.length.tolist() == [120]  # so that there are starts
+        assert of.config.eval.episodes == 4
+        assert not np.array_equal(np.array(of.store.states)[:100], first[:100])
+
+
+def test_data_of_the_user_is_split_as_in_training(tmp_path: Path) -> None:
+    collect("two-room", tmp_path / "store", episodes=5, image_size=IMAGE, episode_length=20, workers=1, progress=False)
+    with opened(data=tmp_path / "store") as of:
+        assert (len(of.train), len(of.held_out)) == (4, 1)
+
+
+@pytest.mark.parametrize("goal", [None, "frame:1:5", "state:x=0.75,y=0.2", "region:x=0.6.."])
+def test_plans_without_a_run_and_without_a_store(folders: tuple[Path, Path], goal: str | None) -> None:
+    before = files(folders[0])
+    planning = plan_pretrained("two-room", device="cpu", goal=goal, progress=False)
+    assert planning["episodes"] == 10
+    assert planning.get("goal", {}).get("text") == goal
+    again = plan_pretrained("two-room", device="cpu", goal=goal, progress=False)
+    for part in (planning, again):
+        del part["seconds_per_plan"]
+    assert again == planning
+    assert files(folders[0]) == before
+    assert not list(folders[1].glob("lewm-*"))
+
+
+def test_everything_is_measured_and_nothing_written(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    before = files(folders[0])
+    results = evaluate_pretrained("two-room", device="cpu", progress=False)
+    assert results["data"]["episodes"] == {"train": 4, "held_out": 3}
+    assert results["probe"] is not None
+    assert results["planning"]["by_start"] is not None
+    assert results["verdict"].startswith("The model ")
+    store = collect(
+        "two-room", tmp_path / "store", episodes=5, image_size=IMAGE, episode_length=30, workers=1, progress=False
+    )
+    own = evaluate_pretrained("two-room", data=store.path, device="cpu", progress=False)
+    assert own["data"]["episodes"] == {"train": 4, "held_out": 1}
+    assert Store(store.path).num_episodes == 5
+    assert files(folders[0]) == before
+    assert not list(folders[1].glob("lewm-*"))

@@ -1,0 +1,72 @@
+"""Models that come with the package: listed, loaded by name, and whole."""
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+import lewm
+from lewm import pretrained
+from lewm.envs import TASKS
+from lewm.model import WorldModel
+from lewm.train.checkpoint import CONFIG, WEIGHTS
+from tiny import tiny, untrained_run
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put two models and what is none into the place of those that come with the package."""
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    untrained_run(tmp_path / "two-room", tiny())
+    untrained_run(tmp_path / "push-t", tiny(seed=3))
+    (tmp_path / "__pycache__").mkdir()
+    return tmp_path
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_model_is_loaded_by_its_name() -> None:
+    assert pretrained.pretrained_names() == ("push-t", "two-room")
+    loaded = lewm.load_pretrained("push-t", "cpu")
+    assert (loaded.config, loaded.data) == (tiny(seed=3), None)
+    assert not loaded.model.training
+    torch.manual_seed(0)
+    for name, weight in WorldModel(loaded.config).state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], weight), name
+
+
+@pytest.mark.parametrize("name", ["two-rom", "..", "__pycache__", ""])
+@pytest.mark.usefixtures("folder")
+def test_an_unknown_name_lists_the_known(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"^pretrained={name}: must be one of push-t, two-room; did you mean "):
+        lewm.load_pretrained(name)
+
+
+def test_a_package_without_models_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    with pytest.raises(ValueError, match=r"^pretrained=two-room: no model comes with this package; train one"):
+        lewm.load_pretrained("two-room")
+
+
+def test_files_that_are_no_weights_are_refused_and_not_executed(folder: Path) -> None:
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (folder / "executed",))
+
+    (folder / "two-room" / WEIGHTS).write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(ValueError, match=r"weights\.safetensors: damaged"):
+        lewm.load_pretrained("two-room", "cpu")
+    assert not (folder / "executed").exists()
+
+
+def test_models_that_come_with_the_package_are_whole() -> None:
+    for name in pretrained.pretrained_names():
+        assert name in TASKS  # episodes to plan are collected by this name
+        loaded = lewm.load_pretrained(name, "cpu")
+        task = TASKS[name]
+        assert (loaded.config.action.kind, loaded.config.action.size) == (task.action_kind, task.action_size)
+        assert loaded.config.data.path == loaded.config.train.encoder_from == ""  # no machine's paths
+        files = {file.name for file in (pretrained.FOLDER / name).iterdir()}
+        assert files == {CONFIG, WEIGHTS, "metrics.json"}
+        assert json.loads((pretrained.FOLDER / name / "metrics.json").read_text(encoding="utf-8"))
