@@ -69,8 +69,7 @@ from lewm.evaluate.goal import StateGoalReader, aim, read_goal
 from lewm.evaluate.prediction import measure_prediction, nearest, prediction_clips, roll_out_clips
 from lewm.evaluate.probe import ProbeReport, ProbeSet, measure_probes
 from lewm.files import atomic_path, write_text
-from lewm.model import WorldModel
-from lewm.model.encoder import Encoder
+from lewm.model import FrameModel
 from lewm.objective.spectrum import spectrum_report
 from lewm.plan import ActionSpace, RegionGoal, StateGoal, action_space
 from lewm.train.checkpoint import load_run
@@ -89,7 +88,7 @@ class Evaluation:
 
     run: Path
     config: Config
-    model: WorldModel
+    model: FrameModel
     store: Store
     train: NDArray[np.int64]
     held_out: NDArray[np.int64]
@@ -389,11 +388,11 @@ def _measure_prediction(of: Evaluation, library: Library) -> tuple[dict[str, Any
     return dataclasses.asdict(prediction), arrays
 
 
-def _fresh_encoder(of: Evaluation) -> Encoder:
+def _fresh_encoder(of: Evaluation) -> Callable[[Tensor], Tensor]:
     """Return an encoder with random weights, other ones than training started from."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(of.config.seed + 1)
-        return Encoder(of.config.model).eval().to(of.model.device)
+        return of.model.fresh_encoder()
 
 
 def _measure_classes(of: Evaluation) -> dict[str, Any] | None:
