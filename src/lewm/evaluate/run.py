@@ -307,6 +307,22 @@ def decisions(config: Config) -> int:
     return math.ceil(config.eval.budget / (config.plan.execute * config.data.frame_skip))
 
 
+def describe(of: Evaluation) -> dict[str, Any]:
+    """Return what `eval.json` says of the run, the machine and the data."""
+    config, store = of.config, of.store
+    return {
+        "preset": config.preset,
+        "seed": config.seed,
+        "machine": machine(of.model.device),
+        "data": {
+            "task": store.meta.task,
+            "episodes": {"train": len(of.train), "held_out": len(of.held_out)},
+            "frame_skip": config.data.frame_skip,
+            "state_names": list(store.meta.state_names),
+        },
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Library:
     """Held-out frames, in which the neighbours of predictions are looked for.
@@ -335,16 +351,8 @@ def _measure_representation(of: Evaluation) -> tuple[dict[str, Any], dict[str, N
     }
     if store.states is not None:
         arrays |= {"projection_states": store.states[index], "state_names": np.array(store.meta.state_names)}
-    results: dict[str, Any] = {
-        "preset": config.preset,
-        "seed": config.seed,
-        "machine": machine(model.device),
-        "data": {
-            "task": store.meta.task,
-            "episodes": {"train": len(of.train), "held_out": len(of.held_out)},
-            "frame_skip": config.data.frame_skip,
-            "state_names": list(store.meta.state_names),
-        },
+    results = describe(of)
+    results |= {
         "spectrum": {
             "effective_rank": spectrum.effective_rank,
             "content_rank": spectrum.content_rank,
