@@ -20,7 +20,7 @@ from lewm.config import Config, PlanConfig
 from lewm.data.store import Store
 from lewm.envs import Task
 from lewm.evaluate.frames import encode_frames
-from lewm.model import WorldModel
+from lewm.model import FrameModel
 from lewm.plan import ActionSpace, CostFn, LatentController, RecedingHorizon, Region, latent_cost_fn, over_horizon
 
 Policy = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray]
@@ -204,7 +204,7 @@ class ModelPolicy:
     """The model: frames in, planned by the latent cost of the model's own rollouts."""
 
     def __init__(
-        self, model: WorldModel, config: Config, task: Task, starts: Starts, space: ActionSpace, *, record: int = 0
+        self, model: FrameModel, config: Config, task: Task, starts: Starts, space: ActionSpace, *, record: int = 0
     ) -> None:
         """Set the controller up.
 
@@ -308,7 +308,7 @@ def planner_alone(task: Task, starts: Starts, space: ActionSpace, plan: PlanConf
 
 
 def cost_alone(
-    model: WorldModel, task: Task, starts: Starts, space: ActionSpace, plan: PlanConfig, *, seed: int
+    model: FrameModel, task: Task, starts: Starts, space: ActionSpace, plan: PlanConfig, *, seed: int
 ) -> Policy:
     """Return the planner with the latent cost, but of the frames that the true dynamics lead to.
 
@@ -336,7 +336,7 @@ def cost_alone(
 class TrueModel:
     """A world model that knows the true dynamics: its rollout draws and encodes the frames that really come."""
 
-    def __init__(self, model: WorldModel, task: Task, space: ActionSpace, plan: PlanConfig) -> None:
+    def __init__(self, model: FrameModel, task: Task, space: ActionSpace, plan: PlanConfig) -> None:
         self._model, self._task, self._space, self._plan = model, task, space, plan
 
     def encode(self, frames: Tensor, /) -> Tensor:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lewm.data.store import Store
 from lewm.evaluate.frames import encode_frames
-from lewm.model import WorldModel
+from lewm.model import FrameModel
 from lewm.plan import pooled_cost, steps_to_go_cost, tokens_cost
 
 BATCH = 128
@@ -67,7 +67,7 @@ def draw_pairs(store: Store, episodes: NDArray[np.int64], *, max_gap: int, count
 
 
 @torch.no_grad()
-def pair_costs(model: WorldModel, store: Store, pairs: FramePairs) -> dict[str, NDArray[np.float64]]:
+def pair_costs(model: FrameModel, store: Store, pairs: FramePairs) -> dict[str, NDArray[np.float64]]:
     """Return what each planning cost says of a pair: the cost (P,) of being at the first frame with the second as goal.
 
     Args:
@@ -121,7 +121,7 @@ class CostReport:
 
 
 def measure_cost(
-    model: WorldModel,
+    model: FrameModel,
     store: Store,
     episodes: NDArray[np.int64],
     *,

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lewm.data.sampler import ClipSampler
 from lewm.data.store import Store
-from lewm.model import WorldModel
+from lewm.model import FrameModel
 
 BATCH = 64
 SMALLEST_ERROR = 1e-10  # a rival below this does not err at all, so that a ratio to it says nothing
@@ -116,7 +116,7 @@ def prediction_clips(
 
 
 @torch.no_grad()
-def roll_out_clips(model: WorldModel, frames: NDArray[np.uint8], actions: NDArray, history: int) -> Tensor:
+def roll_out_clips(model: FrameModel, frames: NDArray[np.uint8], actions: NDArray, history: int) -> Tensor:
     """Predict the frames after the first `history` ones of clips (B, T, ...), as (B, T - history, N, D)."""
     seen = torch.from_numpy(np.ascontiguousarray(frames[:, :history])).to(model.device)
     tokens = model.encode(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
@@ -125,7 +125,7 @@ def roll_out_clips(model: WorldModel, frames: NDArray[np.uint8], actions: NDArra
 
 @torch.no_grad()
 def measure_prediction(
-    model: WorldModel,
+    model: FrameModel,
     sampler: ClipSampler,
     index: NDArray[np.int64],
     *,

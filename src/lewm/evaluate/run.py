@@ -71,8 +71,7 @@ from lewm.evaluate.goal import StateGoalReader, aim, read_goal
 from lewm.evaluate.prediction import measure_prediction, nearest, prediction_clips, roll_out_clips
 from lewm.evaluate.probe import ProbeReport, ProbeSet, measure_probes
 from lewm.files import atomic_path, write_text
-from lewm.model import WorldModel
-from lewm.model.encoder import Encoder
+from lewm.model import FrameModel
 from lewm.objective.spectrum import spectrum_report
 from lewm.plan import ActionSpace, RegionGoal, StateGoal, action_space
 from lewm.train.checkpoint import load_run
@@ -91,7 +90,7 @@ class Evaluation:
 
     run: Path
     config: Config
-    model: WorldModel
+    model: FrameModel
     store: Store
     train: NDArray[np.int64]
     held_out: NDArray[np.int64]
@@ -329,6 +328,22 @@ def decisions(config: Config) -> int:
     return math.ceil(config.eval.budget / (config.plan.execute * config.data.frame_skip))
 
 
+def describe(of: Evaluation) -> dict[str, Any]:
+    """Return what `eval.json` says of the run, the machine and the data."""
+    config, store = of.config, of.store
+    return {
+        "preset": config.preset,
+        "seed": config.seed,
+        "machine": machine(of.model.device),
+        "data": {
+            "task": store.meta.task,
+            "episodes": {"train": len(of.train), "held_out": len(of.held_out)},
+            "frame_skip": config.data.frame_skip,
+            "state_names": list(store.meta.state_names),
+        },
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Library:
     """Held-out frames, in which the neighbours of predictions are looked for.
@@ -357,16 +372,8 @@ def _measure_representation(of: Evaluation) -> tuple[dict[str, Any], dict[str, N
     }
     if store.states is not None:
         arrays |= {"projection_states": store.states[index], "state_names": np.array(store.meta.state_names)}
-    results: dict[str, Any] = {
-        "preset": config.preset,
-        "seed": config.seed,
-        "machine": machine(model.device),
-        "data": {
-            "task": store.meta.task,
-            "episodes": {"train": len(of.train), "held_out": len(of.held_out)},
-            "frame_skip": config.data.frame_skip,
-            "state_names": list(store.meta.state_names),
-        },
+    results = describe(of)
+    results |= {
         "spectrum": {
             "effective_rank": spectrum.effective_rank,
             "content_rank": spectrum.content_rank,
@@ -410,11 +417,11 @@ def _measure_prediction(of: Evaluation, library: Library) -> tuple[dict[str, Any
     return dataclasses.asdict(prediction), arrays
 
 
-def _fresh_encoder(of: Evaluation) -> Encoder:
+def _fresh_encoder(of: Evaluation) -> Callable[[Tensor], Tensor]:
     """Return an encoder with random weights, other ones than training started from."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(of.config.seed + 1)
-        return Encoder(of.config.model).eval().to(of.model.device)
+        return of.model.fresh_encoder()
 
 
 def _measure_classes(of: Evaluation) -> dict[str, Any] | None:
@@ -492,26 +499,35 @@ def _run_model(
     of: Evaluation, task: Task, starts: Starts, success: Success, tick: Tick, *, record: int
 ) -> tuple[dict[str, Any], Loop, ModelPolicy]:
     """Run the model, the random policy and the straight way from the same starts, and sum up."""
-    config, count = of.config, len(starts.index)
-    policy = ModelPolicy(of.model, config, task, starts, of.space(task), record=record)
-    loop = _loop(of, task, starts, policy, success, tick)
-    chance = _loop(of, task, starts, random_policy(task, seed=config.seed, length=config.eval.budget), success, None)
-    planning = {
-        "planner": config.plan.planner,
-        "episodes": count,
-        **_rate(loop.success),
-        **_rate(chance.success, "random_"),
-        "solved_at_start": float(success(starts.state[:, None]).mean()),
-        **_by_start(of, task, starts, success, {"": loop, "random_": chance}),
+    policy = ModelPolicy(of.model, of.config, task, starts, of.space(task), record=record)
+    planning, loop = measure_policy(of, task, starts, success, policy, tick)
+    planning |= {
         "seconds_per_plan": policy.seconds / policy.plans,  # of one environment, planned in a batch
         "plans": policy.decisions,
-        "goal_offset": config.eval.goal_offset,
-        "budget": config.eval.budget,
-        **dataclasses.asdict(config.plan),
+        **dataclasses.asdict(of.config.plan),
     }
     if starts.region is not None:
         planning["cost"] = "region"  # what the plans were judged by
     return planning, loop, policy
+
+
+def measure_policy(
+    of: Evaluation, task: Task, starts: Starts, success: Success, policy: Policy, tick: Tick | None = None
+) -> tuple[dict[str, Any], Loop]:
+    """Run a policy, the random one and the straight way from the same starts; returns the rates, and the policy's loop."""
+    config = of.config
+    loop = _loop(of, task, starts, policy, success, tick)
+    chance = _loop(of, task, starts, random_policy(task, seed=config.seed, length=config.eval.budget), success, None)
+    return {
+        "planner": config.plan.planner,
+        "episodes": len(starts.index),
+        **_rate(loop.success),
+        **_rate(chance.success, "random_"),
+        "solved_at_start": float(success(starts.state[:, None]).mean()),
+        **_by_start(of, task, starts, success, {"": loop, "random_": chance}),
+        "goal_offset": config.eval.goal_offset,
+        "budget": config.eval.budget,
+    }, loop
 
 
 def _by_start(

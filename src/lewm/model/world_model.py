@@ -1,7 +1,7 @@
 """The world model as a whole: encode, predict, roll out, and follow the online encoder (article, sections 4 and 8)."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,10 @@ class WorldModel(nn.Module):
         """Represent whole frames (B, height, width, 3) uint8 as (B, N, D), with the network chosen for inference."""
         online = self.config.model.inference_encoder == "online"
         return (self.encoder if online else self.target_encoder)(frame)
+
+    def fresh_encoder(self) -> Callable[[Tensor], Tensor]:
+        """Return an encoder of the same form with random weights, in evaluation mode."""
+        return Encoder(self.config.model).to(self.device).eval()
 
     def step(self, context: Sequence[tuple[Tensor, Tensor | None]], action: Tensor) -> Tensor:
         """Predict the next frame (B, N, D) from each frame's (tokens, positions) and actions (B, T, f*A or f)."""

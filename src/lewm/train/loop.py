@@ -63,7 +63,7 @@ def train(config: Config, data: Path, run: Path, *, progress: bool = True) -> No
         raise ValueError(f"run={run}: is a run already; use `lewm train --resume {run}` or another --out")
     store = Store(data)
     config = with_data(config, data, store.meta.action_kind, store.meta.action_size)
-    _check_store(store, config)
+    check_store(store, config)
     _run(config, store, run, progress=progress)
 
 
@@ -76,11 +76,16 @@ def resume(run: Path, *, progress: bool = True) -> None:
     """
     config = load_config(run)
     store = Store(config.data.path)
-    _check_store(store, config)
+    check_store(store, config)
     _run(config, store, run, progress=progress)
 
 
-def _check_store(store: Store, config: Config) -> None:
+def check_store(store: Store, config: Config) -> None:
+    """Check that a store is sound and fits the settings.
+
+    Raises:
+        ValueError: If it is damaged, or has frames of another size or other actions.
+    """
     store.validate()
     size = store.meta.image_size
     if size != config.model.image_size:

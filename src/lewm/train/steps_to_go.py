@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lewm.config import Config
 from lewm.data.store import Store
-from lewm.model import WorldModel
+from lewm.model import FrameModel
 
 CACHE_VALUES = 2**27  # representation values kept in memory, as float16: 256 MiB
 ROLLOUTS = 4_000
@@ -20,7 +20,7 @@ UNRELATED = 0.1  # share of goals from any episode, labelled with the reach, so 
 
 
 def fit_steps_to_go(
-    model: WorldModel, store: Store, episodes: np.ndarray, config: Config, *, on_step: Callable[[], None]
+    model: FrameModel, store: Store, episodes: np.ndarray, config: Config, *, on_step: Callable[[], None]
 ) -> None:
     """Fit `model.steps_to_go` to the time between frames of the same training episode.
 
@@ -83,7 +83,7 @@ def fit_steps_to_go(
 
 
 @torch.no_grad()
-def _encode(model: WorldModel, store: Store, frame: np.ndarray) -> Tensor:
+def _encode(model: FrameModel, store: Store, frame: np.ndarray) -> Tensor:
     """Represent frames of a store as (M, N, D) float16 on the model's device."""
     batches = (torch.from_numpy(store.frames[frame[i : i + ENCODE_BATCH]]) for i in range(0, len(frame), ENCODE_BATCH))
     return torch.cat([model.encode(batch.to(model.device)).half() for batch in batches])
@@ -91,7 +91,7 @@ def _encode(model: WorldModel, store: Store, frame: np.ndarray) -> Tensor:
 
 @torch.no_grad()
 def _predict(
-    model: WorldModel,
+    model: FrameModel,
     store: Store,
     encoded: Tensor,
     frame: np.ndarray,

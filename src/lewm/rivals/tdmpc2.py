@@ -1,0 +1,96 @@
+"""The latent dynamics of TD-MPC2 (Hansen et al., arXiv 2310.16828), without reward, value and policy."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lewm.config import Config
+from lewm.rivals.rival import RivalWorldModel, frame_planes, halvings, scaled
+
+SIMPLEX = 8  # V, entries of a simplex
+HORIZON = 3  # H, prediction steps in the loss
+RHO = 0.5  # weight of a step over that of the step before
+CHANNELS, KERNELS = 32, (7, 5, 3)
+LATENT, HIDDEN = 256, 408
+
+
+def simnorm(z: Tensor) -> Tensor:
+    """Project latents (..., D) onto D / V simplices by a softmax over each group of V entries (section 3.1, eq. 1)."""
+    return z.unflatten(-1, (-1, SIMPLEX)).softmax(-1).flatten(-2)
+
+
+class NormedLinear(nn.Sequential):
+    """Linear layer, LayerNorm, Mish (section 3.1)."""
+
+    def __init__(self, size_in: int, size_out: int) -> None:
+        super().__init__(nn.Linear(size_in, size_out), nn.LayerNorm(size_out), nn.Mish())
+
+
+class TDMPC2(RivalWorldModel):
+    """Encoder z = h(s) and dynamics z' = d(z, a), both onto simplices, trained by consistency alone.
+
+    L = sum_{t=0}^{H-1} rho^t |z_{t+1} - sg(h(s_{t+1}))|^2,  z_0 = h(s_0), z_{t+1} = d(z_t, a_t)   (section 3.1, eq. 3)
+
+    Note:
+        Stores have no rewards, so the reward, value and policy terms of eq. 3 and 4 are left out, and with them all
+        that keeps the latent informative in the paper: a constant encoder solves consistency too, and SimNorm,
+        which bounds the latent, does not forbid that. What this rival shows is what the rest adds. The paper's
+        convolutions end in the latent; here a linear layer follows, so that D is the same for every image size. There
+        is no random shift of the frames: no other model here has one, and places matter.
+    """
+
+    name = "tdmpc2"
+
+    def __init__(self, config: Config) -> None:
+        latent, hidden, channels = scaled(LATENT, config), scaled(HIDDEN, config), scaled(CHANNELS, config)
+        super().__init__(config, latent)
+        sides = halvings(config.model.image_size)
+        convolutions: list[nn.Module] = []
+        for i in range(len(sides) - 1):
+            kernel = KERNELS[min(i, len(KERNELS) - 1)]
+            padding = kernel // 2 - sides[i] % 2  # an odd side is rounded down
+            convolutions += [nn.Conv2d(channels if i else 3, channels, kernel, stride=2, padding=padding), nn.ReLU()]
+        self.encoder = nn.Sequential(
+            *convolutions, nn.Flatten(), nn.Linear(channels * sides[-1] ** 2, latent), nn.LayerNorm(latent)
+        )
+        self.dynamics = nn.Sequential(
+            NormedLinear(latent + self.action_vector.width, hidden), NormedLinear(hidden, hidden),
+            nn.Linear(hidden, latent), nn.LayerNorm(latent),
+        )  # fmt: skip
+
+    @property
+    def clip_frames(self) -> int:
+        """H + 1 frames."""
+        return HORIZON + 1
+
+    def h(self, frame: Tensor) -> Tensor:
+        """Encode frames (B, height, width, 3) uint8 as latents (B, D)."""
+        return simnorm(self.encoder(frame_planes(frame) - 0.5))
+
+    def d(self, z: Tensor, action: Tensor) -> Tensor:
+        """Predict the next latent (B, D) from a latent (B, D) and the action's vector (B, f*A)."""
+        return simnorm(self.dynamics(torch.cat([z, action], dim=-1)))
+
+    def loss_of(self, frames: Tensor, actions: Tensor) -> dict[str, Tensor]:
+        """Compute the consistency loss of clips (eq. 3)."""
+        actions = self.action_vector(actions)
+        z = self.h(frames[:, 0])  # (B, D)
+        with torch.no_grad():
+            targets = self.h(frames[:, 1:].flatten(0, 1)).unflatten(0, frames[:, 1:].shape[:2])  # (B, H, D)
+        loss = z.new_zeros(())
+        for t in range(targets.shape[1]):
+            z = self.d(z, actions[:, t])
+            loss = loss + RHO**t * F.mse_loss(z, targets[:, t])
+        return {"loss": loss}
+
+    def encode(self, frame: Tensor, /) -> Tensor:
+        """Represent frames (B, height, width, 3) uint8 as (B, 1, D)."""
+        return self.h(frame)[:, None]
+
+    def rollout(self, tokens: Tensor, action: Tensor, /) -> Tensor:
+        """Predict (B, H, 1, D) from the newest of tokens (B, T, 1, D), and the actions from there on."""
+        z, latents = tokens[:, -1, 0], []
+        for a in self.action_vector(action[:, tokens.shape[1] - 1 :]).unbind(1):
+            z = self.d(z, a)
+            latents.append(z)
+        return torch.stack(latents, dim=1)[:, :, None]
