@@ -145,3 +145,14 @@ def labelled_images(path: Path, *, groups: int = 10, size: int = 8, classes: int
             states = label[:, None].astype(np.float32) if labelled else None
             writer.append(frames, np.empty((size, 0)), states, seed=number)
     return Store(path)
+
+
+def make_fused_optimizer(model: Any, train: TrainConfig) -> Any:
+    """Build the optimiser as it is on a GPU, on the CPU: fused, and told on the device whether to step."""
+    import torch  # only here: many of these stores' users need no torch, and importing it takes seconds
+
+    from lewm.train.schedule import make_optimizer
+
+    plain = make_optimizer(model, train)
+    groups = [{name: group[name] for name in ("params", "weight_decay")} for group in plain.param_groups]
+    return torch.optim.AdamW(groups, lr=train.learning_rate, betas=train.betas, eps=train.eps, fused=True)
