@@ -326,5 +326,7 @@ def test_bad_index(store: Store, index: list) -> None:
 
 
 def test_negative_step(store: Store) -> None:
-    with pytest.raises(ValueError, match=r"^step=-1"):
-        ClipSampler(store, range(6), batch_size=4).batch(-1)
+    sampler = ClipSampler(store, range(6), batch_size=4)
+    for ask in (sampler.batch, sampler.index):
+        with pytest.raises(ValueError, match=r"^step=-1"):
+            ask(-1)

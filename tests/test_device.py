@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lewm.device import resolve_device
+from lewm.device import free_memory, resolve_device
 
 
 def test_auto_prefers_what_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,3 +20,9 @@ def test_refuses_what_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
         ValueError, match=r"^device=cuda: this machine or this PyTorch build has none; use cpu or auto$"
     ):
         resolve_device("cuda")
+
+
+def test_free_memory_is_that_of_the_device_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7, 9))
+    assert free_memory(torch.device("cpu")) == 0
+    assert free_memory(torch.device("cuda")) == 7

@@ -1,5 +1,6 @@
 """The world model: rollouts, the EMA target, parameter counts, and its weights on disk."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,18 @@ def test_ema_update_at_its_ends() -> None:
     assert torch.equal(model.target_encoder.pos_embed, before)
     model.ema_update(0.0)
     assert torch.equal(model.target_encoder.pos_embed, model.encoder.pos_embed)
+
+
+def test_ema_update_that_the_device_decides() -> None:
+    model = make()
+    with torch.no_grad():
+        model.encoder.pos_embed.normal_()
+    asked, before = copy.deepcopy(model), model.target_encoder.pos_embed.clone()
+    model.ema_update(0.9, only_if=torch.tensor(False))
+    assert torch.equal(model.target_encoder.pos_embed, before)
+    model.ema_update(0.9, only_if=torch.tensor(True))
+    asked.ema_update(0.9)
+    torch.testing.assert_close(model.target_encoder.pos_embed, asked.target_encoder.pos_embed)
 
 
 def test_target_gathers_its_own_batch_statistics() -> None:

@@ -22,7 +22,7 @@ from lewm.data import ClipSampler, Store, StoreMeta, StoreWriter, split_episodes
 from lewm.train import NonFiniteLossError, load_run, loop, resume, train
 from lewm.train.checkpoint import CONFIG, METRICS, STATE, WEIGHTS
 from lewm.train.schedule import ema_momentum, learning_rate
-from tiny import IMAGE, labelled_images, moving_dot, tiny
+from tiny import IMAGE, labelled_images, make_fused_optimizer, moving_dot, tiny
 
 GOLDEN = Path(__file__).parent / "golden" / "loss_curve.json"
 CONFIG_A = tiny()
@@ -300,10 +300,14 @@ def test_full_disk_while_metrics_are_written(
     assert_same_run(run, reference)
 
 
+@pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("checkpoint", [True, False])
 def test_loss_that_is_not_finite(
-    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: bool
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: bool, late: bool
 ) -> None:
+    if late:  # as on a GPU: later steps are taken before anyone looks
+        monkeypatch.setattr(loop, "make_optimizer", make_fused_optimizer)
+        monkeypatch.setattr(loop, "DIAGNOSTICS", 1)
     run, bad = tmp_path / "run", 7 if checkpoint else 3
     real, calls = loop.make_regulariser, []
 
@@ -332,6 +336,64 @@ def test_loss_that_is_not_finite(
     assert checkpoint_step(run) == (5 if checkpoint else 0)
     resume(run, progress=False)  # the checkpoint is good
     assert len(rows(run)) == 12
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at the scalars of a few steps at once, and have the optimiser told on the device whether to step."""
+    monkeypatch.setattr(loop, "make_optimizer", make_fused_optimizer)
+    monkeypatch.setattr(loop, "FETCH_EVERY", 4)
+    monkeypatch.setattr(loop, "DIAGNOSTICS", 3)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_late_looks_lose_nothing(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, real = [], loop._fetch
+
+    def look(steps: list[Any], *rest: Any) -> Any:
+        looks.append([step.number + 1 for step in steps])
+        return real(steps, *rest)
+
+    monkeypatch.setattr(loop, "_fetch", look)
+    train(CONFIG_A, store, tmp_path / "late", progress=False)
+    # as many as there may be, or as few as a checkpoint or a diagnosis leaves
+    assert looks == [[1, 2, 3, 4], [5], [6, 7, 8], [9, 10], [11, 12]]
+    assert [row["step"] for row in rows(tmp_path / "late") if "effective_rank" in row] == [4, 8, 12]
+    monkeypatch.setattr(loop, "FETCH_EVERY", 1)
+    train(CONFIG_A, store, tmp_path / "at once", progress=False)
+    assert_same_run(tmp_path / "late", tmp_path / "at once")
+    golden = json.loads(GOLDEN.read_text())
+    assert [row["loss_pred"] for row in rows(tmp_path / "late")] == pytest.approx(golden["loss_pred"], rel=1e-3)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_stop_and_resume_with_late_looks(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    train(CONFIG_A, store, tmp_path / "whole", progress=False)
+    with monkeypatch.context() as patch:
+        before_step(patch, 6, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(SystemExit, match="stopped at step 8;"):  # at the next look
+            train(CONFIG_A, store, run, progress=False)
+    assert checkpoint_step(run) == len(rows(run)) == 8
+    resume(run, progress=False)
+    assert_same_run(run, tmp_path / "whole")
+
+
+@pytest.mark.gpu
+def test_on_a_gpu(store: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The curve of the CPU, about; a resumed run goes on as if never stopped, from frames that live on the device."""
+    monkeypatch.setattr(loop, "FETCH_EVERY", 4)
+    config, run = tiny(device="cuda"), tmp_path / "run"
+    train(config, store, tmp_path / "whole", progress=False)
+    for ours, on_cpu in zip(rows(tmp_path / "whole"), rows(reference), strict=True):
+        assert ours["loss"] == pytest.approx(on_cpu["loss"], rel=0.02)
+    with monkeypatch.context() as patch:
+        before_step(patch, 6, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            train(config, store, run, progress=False)
+    resume(run, progress=False)
+    for ours, whole in zip(rows(run), rows(tmp_path / "whole"), strict=True):
+        assert ours["loss"] == pytest.approx(whole["loss"], rel=1e-4)
 
 
 def test_run_folder_in_use(store: Path, reference: Path) -> None:

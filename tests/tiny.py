@@ -157,3 +157,12 @@ def untrained_run(path: Path, config: Config) -> Path:
     save_config(path, config)
     save_weights(path, WorldModel(config))
     return path
+def make_fused_optimizer(model: Any, train: TrainConfig) -> Any:
+    """Build the optimiser as it is on a GPU, on the CPU: fused, and told on the device whether to step."""
+    import torch  # only here: many of these stores' users need no torch, and importing it takes seconds
+
+    from lewm.train.schedule import make_optimizer
+
+    plain = make_optimizer(model, train)
+    groups = [{name: group[name] for name in ("params", "weight_decay")} for group in plain.param_groups]
+    return torch.optim.AdamW(groups, lr=train.learning_rate, betas=train.betas, eps=train.eps, fused=True)

@@ -15,3 +15,8 @@ def resolve_device(name: str) -> torch.device:
     if not here[name]:
         raise ValueError(f"device={name}: this machine or this PyTorch build has none; use cpu or auto")
     return torch.device(name)
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the free bytes of a device's own memory; 0 where it has none of its own."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0

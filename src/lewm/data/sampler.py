@@ -142,11 +142,31 @@ class ClipSampler:
         Raises:
             ValueError: the step is negative.
         """
+        index = self.index(step)
+        self._read_ahead(self._position(step))
+        return self._gather(index)
+
+    def index(self, step: int) -> npt.NDArray[np.int64]:
+        """Return the first frames (B,) of the clips of `batch`, for who gathers them from a copy of the store.
+
+        Args:
+            step: training step, from 0.
+
+        Raises:
+            ValueError: the step is negative.
+        """
         if step < 0:
             raise ValueError(f"step={step}: must not be negative; count from 0")
-        position = step * self.batch_size + self._rank * self._batch_share
-        self._read_ahead(position)
-        return self._gather(self._first_frames(self._order.take(position, self._batch_share)))
+        return self._first_frames(self._order.take(self._position(step), self._batch_share))
+
+    def rows(self, index: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return where in the store the frames (B, T) and the sub-actions (B, T-1, f) of clips are.
+
+        Args:
+            index: (B,) first frames, as `index` gives them.
+        """
+        shape = (len(index), self.clip_frames - 1, self.frame_skip)
+        return index[:, None] + self._frame_offsets, (index[:, None] + self._action_offsets).reshape(shape)
 
     def clips(self, index: npt.ArrayLike) -> Clips:
         """Gather the clips that begin at given frames.
@@ -164,6 +184,10 @@ class ClipSampler:
         if starts.ndim != 1 or bad.any():
             raise ValueError(f"index={starts[bad][:1]}: no clip begins there; take frames out of `starts`")
         return self._gather(starts)
+
+    def _position(self, step: int) -> int:
+        """Return where in the stream of clips this process's part of a batch begins."""
+        return step * self.batch_size + self._rank * self._batch_share
 
     def _first_frames(self, clips: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the first frames of clips given by their numbers, from 0 to `num_clips` - 1."""
@@ -194,12 +218,10 @@ class ClipSampler:
                     _will_need(file.fileno(), frames.offset + int(start) * row, frames.offset + int(stop) * row)
 
     def _gather(self, index: npt.NDArray[np.int64]) -> Clips:
-        store, batch = self.store, len(index)
-        frames = index[:, None] + self._frame_offsets  # (B, T)
-        actions = index[:, None] + self._action_offsets  # (B, (T-1)*f)
+        store, (frames, actions) = self.store, self.rows(index)
         return Clips(
             frames=_take_rows(store.frames, frames),
-            actions=_take_rows(store.actions, actions).reshape(batch, self.clip_frames - 1, self._action_width),
+            actions=_take_rows(store.actions, actions).reshape(*actions.shape[:2], self._action_width),
             states=None if store.states is None else _take_rows(store.states, frames),
             index=index,
         )

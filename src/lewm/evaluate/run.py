@@ -514,7 +514,7 @@ def _run_model(
 def measure_policy(
     of: Evaluation, task: Task, starts: Starts, success: Success, policy: Policy, tick: Tick | None = None
 ) -> tuple[dict[str, Any], Loop]:
-    """Run a policy, the random one and the straight way from the same starts; returns the rates, and the policy's loop."""
+    """Run a policy, the random one and the straight way from the same starts; returns the rates, and its loop."""
     config = of.config
     loop = _loop(of, task, starts, policy, success, tick)
     chance = _loop(of, task, starts, random_policy(task, seed=config.seed, length=config.eval.budget), success, None)

@@ -79,15 +79,22 @@ class WorldModel(nn.Module):
         return torch.stack(frames[past:], dim=1)
 
     @torch.no_grad()
-    def ema_update(self, momentum: float) -> None:
+    def ema_update(self, momentum: float, *, only_if: Tensor | None = None) -> None:
         """Move the target encoder, xi <- tau xi + (1 - tau) theta (Algorithm 1, line 26).
 
         BatchNorm statistics are no parameters: the target encoder keeps its own, gathered from its own forward passes,
         because the statistics of one set of weights do not fit another. With `loss.target_gradient` there is no
         network that lags: the target encoder is the online one, statistics included.
+
+        Args:
+            momentum: tau.
+            only_if: Scalar on the device; where it is false, nothing moves. Nothing waits for it.
         """
         if self.config.loss.target_gradient:
             self.target_encoder.load_state_dict(self.encoder.state_dict())
             return
-        for xi, theta in zip(self.target_encoder.parameters(), self.encoder.parameters(), strict=True):
-            xi.lerp_(theta, 1.0 - momentum)
+        xi: list[Tensor] = list(self.target_encoder.parameters())
+        theta: list[Tensor] = list(self.encoder.parameters())
+        weight = 1.0 - momentum
+        weights = weight if only_if is None else [torch.where(only_if, weight, 0.0)] * len(xi)
+        torch._foreach_lerp_(xi, theta, weights)  # pyright: ignore[reportPrivateImportUsage,reportArgumentType,reportCallIssue]

@@ -164,9 +164,10 @@ def load_state(run: Path, model: WorldModel, optimizer: torch.optim.Optimizer) -
     load_weights(model, part, path)
     for name, parameter in model.named_parameters():
         if f"optimizer.exp_avg.{name}" in tensors:
+            # AdamW counts its steps on the CPU, unless it is fused
+            places = {"step": parameter.device if optimizer.defaults["fused"] else "cpu"}
             optimizer.state[parameter] = {
-                # AdamW counts its steps on the CPU
-                key: tensors[f"optimizer.{key}.{name}"].to("cpu" if key == "step" else parameter.device)
+                key: tensors[f"optimizer.{key}.{name}"].to(places.get(key, parameter.device))
                 for key in ("step", "exp_avg", "exp_avg_sq")
             }
     return step

@@ -6,18 +6,20 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from lewm.config import Config, DataConfig
+from lewm.config import Config, DataConfig, TrainConfig
 from lewm.data.sampler import ClipSampler
 from lewm.data.store import Store, split_episodes
 from lewm.device import resolve_device
@@ -27,6 +29,7 @@ from lewm.model import WorldModel
 from lewm.model.mask import sample_context
 from lewm.objective import make_regulariser
 from lewm.objective.spectrum import spectrum_report
+from lewm.train.batches import batches_on
 from lewm.train.checkpoint import (
     CONFIG,
     METRICS,
@@ -45,7 +48,17 @@ from lewm.train.steps_to_go import fit_steps_to_go
 
 DIAGNOSTICS = 50  # measurements of the spectrum in a run
 DIAGNOSTIC_FRAMES = 256
+FETCH_EVERY = 20  # steps between two looks at the scalars where a look waits for the device
 _KEPT = "the run goes on from its last checkpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A step whose scalars may still be under way."""
+
+    number: int
+    out: dict[str, Tensor]
+    index: NDArray[np.int64]
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -127,6 +140,7 @@ def _run(config: Config, store: Store, run: Path, *, progress: bool) -> None:
     optimizer = make_optimizer(model, train_cfg)
     regulariser = make_regulariser(config.loss, config.model.num_tokens)
     done = load_state(run, model, optimizer)
+    batches = batches_on(device, sampler)
     if config.train.compile:
         for module in (model.encoder, model.target_encoder, model.predictor):
             module.compile()
@@ -134,22 +148,25 @@ def _run(config: Config, store: Store, run: Path, *, progress: bool) -> None:
 
     with _Metrics(run, done) as metrics, _stop_on_sigterm() as stopped, _bar(progress) as bar:
         task = bar.add_task("train", total=train_cfg.steps, completed=done, loss="")
+        pending: list[_Step] = []
+        fetch_every = FETCH_EVERY if optimizer.defaults["fused"] else 1
         for step in range(done, train_cfg.steps):
             # everything random is a function of the seed and the step: resuming needs no generator's state
             seed = np.random.SeedSequence((config.seed, step)).generate_state(1).item()
             torch.manual_seed(seed)
-            clips = sampler.batch(step)
-            context_idx = sample_context(
-                config.mask, config.model.grid, train_cfg.batch_size, torch.Generator().manual_seed(seed)
-            )
+            batch = batches(step)
+            context_idx = None
+            if config.mask.full_context_prob < 1:
+                generator = torch.Generator().manual_seed(seed)
+                context_idx = sample_context(config.mask, config.model.grid, train_cfg.batch_size, generator)
             if context_idx is not None:
                 context_idx = context_idx.chunk(world_size())[rank()].to(device)
             seen = 1 + seed % past  # as many context frames as there are early in an episode, up to all
             out = train_step(
                 model,
                 optimizer,
-                torch.from_numpy(clips.frames[:, past - seen :]).to(device),
-                torch.from_numpy(clips.actions[:, past - seen :]).to(device),
+                batch.frames[:, past - seen :],
+                batch.actions[:, past - seen :],
                 context_idx,
                 regulariser,
                 config,
@@ -157,17 +174,22 @@ def _run(config: Config, store: Store, run: Path, *, progress: bool) -> None:
                 momentum=ema_momentum(step, train_cfg),
                 weight=regulariser_weight(step, config),
             )
-            row = {"step": step + 1} | {name: value.item() for name, value in out.items()}
-            row |= {"learning_rate": learning_rate(step, train_cfg), "ema_momentum": ema_momentum(step, train_cfg)}
-            if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
-                metrics.flush()
-                raise NonFiniteLossError(_describe_divergence(row, clips.index, run))
-            if (step + 1) % max(1, train_cfg.steps // DIAGNOSTICS) == 0:
-                row |= _diagnose(model, probe_frames)
-            metrics.write(row)
-            bar.update(task, advance=1, loss=f"loss {row['loss']:.4f}")
-            last, stop = step + 1 == train_cfg.steps, any_rank(stopped(), device)
-            if last or stop or (step + 1) % train_cfg.checkpoint_every == 0:
+            pending.append(_Step(step, out, batch.index))
+            last, save = step + 1 == train_cfg.steps, (step + 1) % train_cfg.checkpoint_every == 0
+            diagnose = (step + 1) % max(1, train_cfg.steps // DIAGNOSTICS) == 0
+            if not (last or save or diagnose or len(pending) == fetch_every):
+                continue
+            for row, index in _fetch(pending, train_cfg):
+                if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
+                    metrics.flush()
+                    raise NonFiniteLossError(_describe_divergence(row, index, run))
+                if diagnose and row["step"] == step + 1:
+                    row |= _diagnose(model, probe_frames)
+                metrics.write(row)
+                bar.update(task, completed=row["step"], loss=f"loss {row['loss']:.4f}")
+            pending = []
+            stop = any_rank(stopped(), device)
+            if last or stop or save:
                 metrics.flush()
                 if rank() == 0:
                     save_state(run, model, optimizer, step + 1)
@@ -184,6 +206,15 @@ def _run(config: Config, store: Store, run: Path, *, progress: bool) -> None:
 
             fit_steps_to_go(model, store, episodes, config, on_step=on_step)
             save_weights(run, model)
+
+
+def _fetch(steps: list[_Step], train_cfg: TrainConfig) -> Iterator[tuple[dict[str, Any], NDArray[np.int64]]]:
+    """Yield each step's row of metrics, and the first frames of its clips; all scalars come in one transfer."""
+    values = torch.stack([torch.stack(list(step.out.values())) for step in steps]).tolist()
+    for step, numbers in zip(steps, values, strict=True):
+        row = {"step": step.number + 1} | dict(zip(step.out, numbers, strict=True))
+        row |= {"learning_rate": learning_rate(step.number, train_cfg)}
+        yield row | {"ema_momentum": ema_momentum(step.number, train_cfg)}, step.index
 
 
 def training_part(episodes: np.ndarray, data: DataConfig) -> np.ndarray:
@@ -223,7 +254,7 @@ def _diagnose(model: WorldModel, frames: Tensor) -> dict[str, float]:
     return {name: getattr(report, name) for name in names}
 
 
-def _describe_divergence(row: dict[str, Any], index: np.ndarray, run: Path) -> str:
+def _describe_divergence(row: dict[str, Any], index: NDArray[np.int64], run: Path) -> str:
     state = run / STATE
     last = f"last good checkpoint: {state}" if state.is_file() else "no checkpoint yet"
     return (

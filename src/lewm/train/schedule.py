@@ -42,4 +42,6 @@ def make_optimizer(model: nn.Module, train: TrainConfig) -> torch.optim.AdamW:
         is_weight = parameter.ndim >= 2 and not name.endswith(("pos_embed", "age_embed"))
         (decay if is_weight else keep).append(parameter)
     groups = [{"params": decay, "weight_decay": train.weight_decay}, {"params": keep, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=train.learning_rate, betas=train.betas, eps=train.eps, foreach=True)
+    fused = decay[0].is_cuda  # it can be told on the device not to step
+    settings = {"lr": train.learning_rate, "betas": train.betas, "eps": train.eps}
+    return torch.optim.AdamW(groups, **settings, fused=fused, foreach=not fused)

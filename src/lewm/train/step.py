@@ -152,9 +152,14 @@ def train_step(
         dist.all_reduce(metrics)
         metrics /= world_size()
     grad_norm = torch.nn.utils.clip_grad_norm_(parameters, config.train.clip_norm)
-    if torch.isfinite(metrics[0]) and torch.isfinite(grad_norm):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
+    finite = torch.isfinite(metrics[0]) & torch.isfinite(grad_norm)
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    if optimizer.defaults["fused"]:  # told on the device whether to step, as a gradient scaler tells it: no wait
+        optimizer.found_inf = (~finite).float()  # pyright: ignore[reportAttributeAccessIssue]
         optimizer.step()  # l.24
-        model.ema_update(momentum)  # l.26
+        model.ema_update(momentum, only_if=finite)  # l.26
+    elif finite:
+        optimizer.step()
+        model.ema_update(momentum)
     return dict(zip(losses, metrics, strict=True)) | {"grad_norm": grad_norm}
