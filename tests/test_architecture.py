@@ -23,7 +23,7 @@ ROOMS = (
         "plan",
         "evaluate",
     ),
-    *("deploy", "cli"),
+    *("rivals", "ablate", "deploy", "cli"),
 )
 # The public surface may reach into every room (lazily); no room may import the surface.
 SURFACE = "__init__"

@@ -1,5 +1,7 @@
 """The one place that decides where to compute."""
 
+import os
+
 import torch
 
 
@@ -15,3 +17,9 @@ def resolve_device(name: str) -> torch.device:
     if not here[name]:
         raise ValueError(f"device={name}: this machine or this PyTorch build has none; use cpu or auto")
     return torch.device(name)
+
+
+def gpus() -> list[str]:
+    """Return the names by which the environment's CUDA_VISIBLE_DEVICES gives each GPU to a process."""
+    count, given = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return given.split(",")[:count] if given else [str(number) for number in range(count)]
