@@ -24,7 +24,7 @@ ROOMS = (
         "plan",
         "evaluate",
     ),
-    *("rivals", "deploy", "cli"),
+    *("rivals", "ablate", "deploy", "cli"),
 )
 # The public surface may reach into every room (lazily); no room may import the surface.
 SURFACE = "__init__"

@@ -34,7 +34,7 @@ from lewm.train.checkpoint import load_config, save_config
 from tiny import IMAGE, tiny
 
 GOLDEN = Path(__file__).parent / "golden" / "cli.txt"
-COMMANDS = ("collect", "import", "check", "train", "eval", "plan", "info", "report", "demo")
+COMMANDS = ("collect", "import", "check", "train", "eval", "plan", "info", "report", "ablate", "demo")
 FULL = lewm.preset("tiny")
 EVAL = EvalConfig(
     episodes=3, split_episodes=2, goal_offset=5, budget=6, horizons=(1, 2), clips=8, probe_frames=40

@@ -9,6 +9,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -498,6 +499,46 @@ def preset(name: str) -> Config:
         near = difflib.get_close_matches(name, PRESETS, 1, 0.0)[0]
         raise ValueError(f"preset={name}: must be one of {', '.join(PRESETS)}; did you mean {near}?")
     return PRESETS[name]
+
+
+def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
+    """Return a configuration with some settings replaced, and checked.
+
+    Args:
+        config: The others.
+        settings: Values by full name, `{"loss.slowness": 0.0}`, or by group, `{"loss": {"slowness": 0.0}}`.
+
+    Raises:
+        ValueError: If there is no such setting, or its value is of another type or out of range.
+    """
+    hints = typing.get_type_hints(Config)
+    known = {name: hint for name, hint in hints.items() if not dataclasses.is_dataclass(hint)}
+    for group in hints.keys() - known.keys():
+        known |= {f"{group}.{name}": hint for name, hint in typing.get_type_hints(hints[group]).items()}
+    top: dict[str, Any] = {}
+    parts: dict[str, dict[str, Any]] = {}
+    for name, given in flat(settings).items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0.0)[0]
+            raise ValueError(f"{name}={given}: is not a setting; did you mean {near}?")
+        hint: Any = known[name]
+        value: Any = tuple(given) if isinstance(given, list) else given
+        expected = getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
+        _require(_fits(value, hint), name, value, f"must be {expected}", "correct the value")
+        group, _, field_ = name.rpartition(".")
+        (parts.setdefault(group, {}) if group else top)[field_] = float(value) if hint is float else value
+    return replace(config, **top, **{group: replace(getattr(config, group), **part) for group, part in parts.items()})
+
+
+def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by full name, `{"loss": {"slowness": 0.0}}` as `{"loss.slowness": 0.0}`."""
+    named: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, Mapping) else {name: value}
+        for full in inner.keys() & named.keys():
+            raise ValueError(f"{full}={inner[full]}: is given twice; leave one out")
+        named |= inner
+    return named
 
 
 def to_json(config: Config) -> str:

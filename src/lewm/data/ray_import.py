@@ -61,14 +61,19 @@ def import_with_ray(
         RuntimeError: there is no such cluster, or it failed; the episodes before are in the store.
         OSError: the store could not be written; the episodes before are in it.
     """
-    with _connected(address):
+    with connected(address):
         return import_episodes(
             path, out, _read_all, options=options, format_=format_, max_episodes=max_episodes, progress=progress
         )
 
 
 @contextlib.contextmanager
-def _connected(address: str | None) -> Iterator[None]:
+def connected(address: str | None) -> Iterator[None]:
+    """Connect to a cluster, and leave a connection that is there already as it was.
+
+    Raises:
+        RuntimeError: there is no such cluster.
+    """
     if ray.is_initialized():
         yield
         return

@@ -1,0 +1,161 @@
+"""The studies behind docs/results.md: each lever of the recipe by itself, and rivals, on equal data, steps and seeds.
+
+    python benchmarks/ablate.py --study recipe --seeds 0 --jobs 2
+    python benchmarks/ablate.py --list
+    python benchmarks/ablate.py --tables docs/results.md --figures docs
+
+This is `lewm ablate benchmarks/ablate.py --out benchmarks/results/ablate.jsonl` with the options given. Jobs that are
+in the file of results are not done again; a command that was stopped goes on when it is given again.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+from lewm.ablate import Rival, Study, Table, TaskData
+from lewm.ablate.table import Settings
+from lewm.cli import main
+from lewm.config import flat, preset
+
+OUT = Path(__file__).parent / "results" / "ablate.jsonl"
+ROOMS, ALL = ("two-room", "two-room-discrete"), ("two-room", "two-room-discrete", "push-t")
+
+# Push-T needs these (docs/results.md); a variant that masks contexts turns them off, since they need whole frames.
+PUSH_T = {
+    "data.frame_skip": 5,
+    "model.residual": True,
+    "loss.slowness": 0.1,
+    "loss.inverse": 0.5,
+    "train.learning_rate": 1e-3,
+    "train.steps": 4000,
+    "plan.cost": "tokens",
+    "plan.execute": 1,
+}
+MASKED = {"mask.full_context_prob": 0.0, "model.residual": False, "loss.inverse": 0.0}
+ROOM = {"train.steps": 1000}
+SHORT = {"eval.episodes": 50, "eval.split_episodes": 10}
+
+
+def difference(one: str, other: str) -> dict[str, object]:
+    """Return the settings in which a preset differs from another of the same sizes."""
+    before, after = (named(dataclasses.asdict(preset(name))) for name in (one, other))
+    return {name: value for name, value in after.items() if value != before[name]}
+
+
+def named(config: dict[str, object]) -> dict[str, object]:
+    """Return the settings that a variant may change by full name."""
+    return flat({group: config[group] for group in ("model", "mask", "loss", "train", "plan")})
+
+
+ARTICLE = difference("paper", "literal") | {"model.residual": False, "loss.inverse": 0.0}
+PUBLISHED = {
+    "model.latent": "frame",
+    "model.history": 3,
+    "model.action_conditioning": "film",
+    "model.final_norm": "none",
+    "model.residual": False,
+    "loss.form": "mse",
+    "loss.target_gradient": True,
+    "loss.regulariser": "gaussian",
+    "loss.apply_to": "tokens",
+    "loss.slowness": 0.0,
+    "loss.inverse": 0.0,
+    "plan.cost": "tokens",
+}
+
+RECIPE: dict[str, Settings] = {
+    "ours": {},
+    "slowness 0": {"loss.slowness": 0.0},
+    "slowness 0.3": {"loss.slowness": 0.3},
+    "slowness 3": {"loss.slowness": 3.0},
+    "inverse dynamics 0.5": {"loss.inverse": 0.5},
+    "Gaussian on tokens": {"loss.apply_to": "tokens"},
+    "spectral on tokens": {"loss": {"regulariser": "spectral", "weight": 0.1, "apply_to": "tokens"}},
+    "spectral on centred tokens": {
+        "loss": {"regulariser": "spectral", "weight": 0.1, "apply_to": "tokens", "centre": "position"}
+    },
+    "spectral on frames": {"loss": {"regulariser": "spectral", "weight": 0.1}},
+    "no regulariser": {"loss.regulariser": "none"},
+    "weight x 0.2": {"loss.weight": 0.004},
+    "weight x 5": {"loss.weight": 0.1},
+    "weight warm-up 0.2": {"loss.weight_warmup": 0.2},
+    "final LayerNorm": {"model.final_norm": "layer"},
+    "final RMS norm": {"model.final_norm": "rms"},
+    "no final norm": {"model.final_norm": "none"},
+    "residual": {"model.residual": True},
+    "in place": {"model.mask_tokens": False},
+    "masked contexts": MASKED,
+    "half of the contexts masked": MASKED | {"mask.full_context_prob": 0.5},
+    "2 rollout steps": {"train.rollout_steps": 2},
+    "4 rollout steps": {"train.rollout_steps": 4},
+    "EMA 0.996 to 1": {"train": {"ema_start": 0.996, "ema_end": 1.0}},
+    "no EMA": {"train": {"ema_start": 0.0, "ema_end": 0.0}},
+    "history 3": {"model.history": 3},
+    "gradient through the target": {"loss.target_gradient": True},
+    "target encoder at inference": {"model.inference_encoder": "target"},
+    "straightening 0.1": {"loss.straightening": 0.1, "train.rollout_steps": 2},
+    "frame latent": {"model.latent": "frame"},
+}
+
+RIVALS: dict[str, Settings | Rival] = {
+    "ours": {},
+    "article": ARTICLE,
+    "published form": PUBLISHED,
+    "random encoder": {"train.train_encoder": False},
+    "no regulariser": {"loss.regulariser": "none"},
+    "VICReg": {"loss.regulariser": "vicreg"},
+    "Barlow Twins": {"loss.regulariser": "barlow"},
+    "spectral": {"loss": {"regulariser": "spectral", "weight": 0.1, "apply_to": "tokens"}},
+    **{name: Rival(name) for name in ("tdmpc2", "dreamer", "gcbc", "swm-lewm")},
+}
+
+COST: dict[str, Settings] = {
+    f"{cost}, {over}": {"plan.cost": cost, "plan.over": over}
+    for cost in ("tokens", "pooled", "steps_to_go")
+    for over in ("last", "sum")
+}
+
+BUDGET: dict[str, Settings] = {
+    f"{candidates} x {iterations}": {"plan.candidates": candidates, "plan.iterations": iterations}
+    for candidates in (16, 32, 64, 128, 256)
+    for iterations in (1, 2, 4, 8)
+}
+
+DATA: dict[str, Settings] = {
+    f"1/{part}" if part > 1 else "all": {"data.train_share": 1 / part} for part in (8, 4, 2, 1)
+}
+
+CLAIMS: dict[str, Settings] = {
+    "ours": {},
+    **{f"article, weight {weight:g}": ARTICLE | {"loss.weight": weight} for weight in (0.01, 0.1, 1.0)},
+    **{f"article, context {ratio:g}": ARTICLE | {"mask.context_ratio": ratio} for ratio in (0.1, 0.5, 0.75)},
+    "linear stem": {"model.stem": "linear"},
+    "predictor width 32": {"model.predictor_width": 32},
+    "predictor width 96": {"model.predictor_width": 96},
+    "predictor depth 1": {"model.predictor_depth": 1},
+    "predictor depth 6": {"model.predictor_depth": 6},
+    "width 48": {"model.width": 48},
+    "width 192": {"model.width": 192},
+    "actions by FiLM": {"model.action_conditioning": "film"},
+    "actions by a token": {"model.action_conditioning": "token"},
+}
+
+TABLE = Table(
+    preset="tiny",
+    tasks={
+        "two-room": TaskData(task="two-room", episodes=400, settings=ROOM),
+        "two-room-discrete": TaskData(task="two-room-discrete", episodes=400, settings=ROOM),
+        "push-t": TaskData(task="push-t", episodes=500, settings=PUSH_T),
+    },
+    studies={
+        "recipe": Study(variants=RECIPE, tasks=ALL, settings=SHORT, curve="step"),
+        "rivals": Study(variants=RIVALS, tasks=ALL, settings=SHORT, curve="prediction.horizon"),
+        "cost": Study(variants=COST, tasks=ALL, settings=SHORT),
+        "budget": Study(variants=BUDGET, tasks=ROOMS, settings=SHORT, curve="plan.candidates x plan.iterations"),
+        "data": Study(variants=DATA, tasks=ALL, settings=SHORT, curve="data.train_share"),
+        "claims": Study(variants=CLAIMS, tasks=ROOMS, settings=SHORT),
+    },
+)
+
+if __name__ == "__main__":
+    sys.exit(main(["ablate", __file__, "--out", str(OUT), *sys.argv[1:]]))
