@@ -105,9 +105,43 @@ def sampler(summary: Mapping[str, Any]) -> str:
     return table(["two-frame clips at 128 px, batches of 64", ""], rows)
 
 
+def push_t_data(summary: Mapping[str, Any]) -> str:
+    """Return the table of what Push-T's episodes hold."""
+    pairs, coverage = summary["pairs"], summary["coverage"]
+    units, degrees = f"{summary['success_units']:.0f} units", f"{summary['success_degrees']:.0f} degrees"
+    poses, agent = ("x".join(map(str, summary[f"{name}_grid"])) for name in ("pose", "agent"))
+
+    def share(value: float) -> str:
+        return f"{100 * value:.1f}%"
+
+    def quartiles(values: Mapping[str, float]) -> str:
+        return f"{values['median']:.0f} ({values['q25']:.0f}-{values['q75']:.0f})"
+
+    rows = [
+        ["episodes in which the disc moves the block", share(summary["episodes_with_contact"])],
+        ["steps in which the block moves", share(summary["steps_moved"])],
+        ["frames with the block partly outside", share(summary["frames_partly_outside"])],
+        ["way of the block in an episode, units, median (quartiles)", quartiles(summary["path_length"])],
+        ["turning of the block in an episode, degrees", quartiles(summary["rotation_degrees"])],
+        [f"pairs whose block moved more than {units}", share(pairs["moved"])],
+        [f"pairs whose block turned more than {degrees}", share(pairs["turned"])],
+        ["pairs with either", share(pairs["either"])],
+        ["pairs that are a success at the start", share(pairs["solved_at_start"])],
+        [f"visited cells of the block's pose, {poses} over x, y, angle", share(coverage["poses"])],
+        ["the same, of the cells in which the block fits between the walls", share(coverage["of_possible_poses"])],
+        ["episodes that visit such a cell, median (quartiles)", quartiles(coverage["episodes_a_possible_pose"])],
+        [f"visited cells of the disc's position, {agent}", share(coverage["agent"])],
+    ]
+    head = (
+        f"{summary['episodes']} episodes, {summary['frames']:,} frames; pairs are {summary['goal_offset']} steps apart"
+    )
+    return table([head, ""], rows)
+
+
 WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "demo": evaluations,
     "push-t": evaluations,
+    "push-t-data": push_t_data,
     "recipe": recipe,
     "sampler": sampler,
 }

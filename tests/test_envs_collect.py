@@ -29,8 +29,10 @@ def gather(path: Path, *, task: str = "two-room", episodes: int = 3, **settings:
     return collect(task, path, episodes=episodes, progress=False, **settings)  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("name", ["two-room", "two-room-discrete", "push-t"])
+@pytest.mark.parametrize("name", ["two-room", "two-room-discrete", "push-t", "reacher"])
 def test_store_holds_what_the_task_did(tmp_path: Path, name: str) -> None:
+    if name == "reacher":
+        pytest.importorskip("dm_control", reason="dm_control is not installed; it is in the extra `mujoco`")
     store = gather(tmp_path / "store", task=name, episodes=2, episode_length=6)
     store.validate()
     task = make_task(name, 16)

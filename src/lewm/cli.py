@@ -78,7 +78,7 @@ class Collect:
     """Collect episodes of a task into a store, in parallel; goes on after the episodes that the store already has."""
 
     task: Annotated[Positional[str], tyro.conf.arg(metavar="TASK")]
-    """two-room, two-room-discrete or push-t."""
+    """two-room, two-room-discrete, push-t or reacher."""
     episodes: int
     """Episodes that the store has in the end."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
@@ -989,6 +989,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[list[str]], int | None]]] = {
 _EXTRA_OF = {
     **dict.fromkeys(("torch", "pyarrow", "tensorboard", "rich", "av", "h5py", "filelock"), "train"),
     **dict.fromkeys(("gymnasium", "gym_pusht", "pymunk", "pygame"), "env"),
+    **dict.fromkeys(("mujoco", "dm_control"), "mujoco"),
     **dict.fromkeys(("matplotlib", "PIL", "imageio"), "report"),
     "ray": "ray",
 }

@@ -2,6 +2,7 @@
 
 from lewm.envs.collect import collect
 from lewm.envs.push_t import PushT
+from lewm.envs.reacher import Reacher
 from lewm.envs.record import Recorder, record
 from lewm.envs.registry import TASKS, make_task
 from lewm.envs.task import Behaviour, Task
@@ -11,6 +12,7 @@ __all__ = [
     "TASKS",
     "Behaviour",
     "PushT",
+    "Reacher",
     "Recorder",
     "Task",
     "TwoRoom",

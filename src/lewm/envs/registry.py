@@ -3,10 +3,11 @@
 import difflib
 
 from lewm.envs.push_t import PushT
+from lewm.envs.reacher import Reacher
 from lewm.envs.task import Task
 from lewm.envs.two_room import TwoRoom, TwoRoomDiscrete
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (TwoRoom, TwoRoomDiscrete, PushT)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (TwoRoom, TwoRoomDiscrete, PushT, Reacher)}
 
 
 def make_task(name: str, image_size: int = 64) -> Task:
