@@ -2,19 +2,23 @@
 
     python benchmarks/fuzz_import.py --mutations 10000 --out benchmarks/results/fuzz_import.json
 
-Each mutation damages one file of a small recording: bytes flipped, cut out, doubled or overwritten, the end cut off, or
-a number or name in a text file changed. Every import runs in a process of its own kind, ten seconds at most. A crash, a
-hang, another exception than the documented ones, or a file outside of the target is a failure, printed with the number
-that repeats it (`--first N --mutations 1`). The last line is one JSON object; the exit status is 1 after a failure.
+Each mutation damages one file of a small recording: bytes flipped, cut out, doubled or overwritten, the end cut off, a
+number or name in a text file changed, a member of a shard renamed or made a link or a device under a valid checksum; or
+it puts a link, a folder or a pipe in the file's place. Every import runs in a process of its own kind, ten seconds of
+computing at most. A crash, a hang, another exception than the documented ones, a file outside of the target, or content
+from behind a link that leads out of the recording is a failure, printed with the number that repeats it (`--first N
+--mutations 1`). The last line is one JSON object; the exit status is 1 after a failure.
 """
 
 import argparse
+import io
 import json
 import multiprocessing
 import os
 import random
 import shutil
 import sys
+import tarfile
 import tempfile
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
@@ -23,6 +27,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -30,7 +35,12 @@ from lerobot_fixture import write_lerobot, write_video  # pyright: ignore[report
 from lewm.data.importing import ImportOptions, import_recording
 from lewm.files import write_text
 
-SECONDS = 10
+SECONDS = 10  # of computing; a wait may last longer, because the machine may be shared
+LONGEST_WAIT = 120
+IMAGE_KINDS = ("webp", "jpeg", "png", "bmp")
+NAMES = ("../../out.png", "/out.png", "", ".", "x" * 300 + ".png", "a\n.png", "\udc80.png", "0.PNG", "0.cls", "0.tar")
+LINKS = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_SPARSE)
+PAX = ({"size": "-512"}, {"size": "x"}, {"path": "../../out.png"}, {"GNU.sparse.map": "0,1"}, {"size": "9" * 30})
 
 
 class _Hang(BaseException):
@@ -60,7 +70,69 @@ def build(root: Path) -> list[Path]:
     write_video(root / "video" / "run1.mp4", [np.full((64, 64, 3), 20 * k, np.uint8) for k in range(8)], "h264")
     rows = "".join(f"{k / 10},{k},{k % 3}\n" for k in range(8))
     (root / "video" / "run1.csv").write_text(f"timestamp,action_0,action_1\n{rows}", encoding="utf-8")
+    for kind in ("images", "webdataset"):
+        (root / kind).mkdir()
+    with tarfile.open(root / "webdataset" / "0.tar", "w") as shard:
+        for number, kind in enumerate(IMAGE_KINDS):
+            image = Image.fromarray(rng.integers(0, 256, (12, 9, 3), dtype=np.uint8))
+            folder = root / "images" / f"class {number % 2}"
+            folder.mkdir(exist_ok=True)
+            exif = Image.Exif()
+            exif[0x0112] = 6  # turned
+            image.save(folder / f"{number}.{kind}", **({} if kind == "bmp" else {"exif": exif}))
+            if kind != "bmp":
+                add_member(shard, tarfile.TarInfo(f"{number}.{kind}"), (folder / f"{number}.{kind}").read_bytes())
+                add_member(shard, tarfile.TarInfo(f"{number}.cls"), b"%d" % number)
+    shutil.copy(root / "webdataset" / "0.tar", root / "webdataset" / "1.tar")
     return sorted(path for path in root.iterdir() if path.is_dir())
+
+
+def add_member(shard: tarfile.TarFile, member: tarfile.TarInfo, data: bytes) -> None:
+    """Append a member of a shard, whose header counts its bytes."""
+    member.size = len(data)
+    shard.addfile(member, io.BytesIO(data))
+
+
+def rewrite_shard(file: Path, rng: random.Random) -> None:
+    """Write a shard anew with one member whose header lies, under a checksum that is right."""
+    with tarfile.open(file) as shard:
+        members = [(member, shard.extractfile(member)) for member in shard]
+        whole = [(member, data.read() if data else b"") for member, data in members]
+    member, data = rng.choice(whole)
+    format_ = rng.choice((tarfile.GNU_FORMAT, tarfile.PAX_FORMAT))
+    match rng.randrange(4):
+        case 0:
+            member.name = rng.choice([*NAMES, *(other.name for other, _ in whole)])
+        case 1:
+            member.type, member.linkname = rng.choice(LINKS), rng.choice(("../../secret", "/etc/hostname", member.name))
+        case 2:
+            member.pax_headers, format_ = rng.choice(PAX), tarfile.PAX_FORMAT
+        case 3:
+            whole[whole.index((member, data))] = member, rng.randbytes(rng.choice((0, 1, 511, 512, 10**5)))
+    with tarfile.open(file, "w", format=format_) as shard:
+        for member, data in whole:
+            add_member(shard, member, data)
+
+
+def replace(file: Path, outside: Path, rng: random.Random) -> bool:
+    """Put a link, a folder or a pipe in a file's place; return whether its content now lies behind a link outwards."""
+    kind = rng.choice(("link out", "link in", "link to itself", "link to nothing", "folder", "pipe"))
+    neighbours = sorted(path for path in file.parent.iterdir() if path != file)
+    file.rename(outside)
+    match kind:
+        case "link out":
+            file.symlink_to(rng.choice((outside, os.path.relpath(outside, file.parent))))
+        case "link in" if neighbours:
+            file.symlink_to(rng.choice(neighbours))
+        case "link to itself":
+            file.symlink_to(file)
+        case "folder":
+            file.mkdir()
+        case "pipe":
+            os.mkfifo(file)
+        case _:
+            file.symlink_to("nothing")
+    return kind == "link out"
 
 
 def damage(data: bytes, rng: random.Random, *, text: bool) -> bytes:
@@ -95,19 +167,29 @@ def attempt(recording: Path, number: int) -> str:
     def too_long(*_: object) -> None:
         raise _Hang
 
-    rng = random.Random(number)
+    rng, leads_out = random.Random(number), False
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         copy, out = folder / "recording", folder / "store"
         shutil.copytree(recording, copy)
         file = rng.choice(sorted(path for path in copy.rglob("*") if path.is_file()))
-        file.write_bytes(damage(file.read_bytes(), rng, text=file.suffix in (".json", ".jsonl", ".csv")))
-        signal.signal(signal.SIGALRM, too_long)
-        signal.alarm(SECONDS)
+        if rng.random() < 0.1:
+            leads_out = replace(file, folder / "secret", rng)
+        elif file.suffix == ".tar" and rng.random() < 0.5:
+            rewrite_shard(file, rng)
+        else:
+            file.write_bytes(damage(file.read_bytes(), rng, text=file.suffix in (".json", ".jsonl", ".csv")))
+        kept = {path.name for path in folder.iterdir()} | {"store"}
+        for name in (signal.SIGALRM, signal.SIGPROF):
+            signal.signal(name, too_long)
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.alarm(LONGEST_WAIT)
         try:
             done = import_recording(copy, out, options=ImportOptions(image_size=16), workers=1, progress=False)
             done.store.validate()
             outcome = "episodes left out" if done.skipped else "imported"
+            if leads_out and not done.skipped:
+                outcome = f"failure: followed a link from {file.name} out of the recording"
         except (ValueError, OSError) as error:
             outcome = "failure: several lines" if "\n" in str(error) else "refused"
         except _Hang:
@@ -115,8 +197,9 @@ def attempt(recording: Path, number: int) -> str:
         except Exception as error:
             outcome = f"failure: {type(error).__name__}: {error}"
         finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
             signal.alarm(0)
-        if extra := {path.name for path in folder.iterdir()} - {"recording", "store"}:
+        if extra := {path.name for path in folder.iterdir()} - kept:
             outcome = f"failure: wrote {sorted(extra)}"
     return outcome
 
@@ -139,7 +222,7 @@ def main() -> None:
                 todo = []
                 for place, (number, future) in enumerate(futures):
                     try:
-                        outcome = future.result(timeout=6 * SECONDS)
+                        outcome = future.result(timeout=2 * LONGEST_WAIT)
                     except (BrokenProcessPool, TimeoutError):
                         # The pool is lost with the process. This number is to blame, or its neighbour of the same time.
                         outcome = "failure: crash or hang that no signal ends"
@@ -147,12 +230,23 @@ def main() -> None:
                         for process in multiprocessing.active_children():
                             process.kill()
                     if outcome.startswith("failure"):
-                        print(f"mutation {number} of {recordings[number % len(recordings)].name}: {outcome}")
+                        print(
+                            f"mutation {number} of {recordings[number % len(recordings)].name}: {outcome}", flush=True
+                        )
                     counts[outcome.partition(":")[0]] += 1
+                    if counts.total() % 500 == 0:
+                        print(f"{counts.total()} of {arguments.mutations}", file=sys.stderr, flush=True)
                     if todo:
                         break
     failures = counts.pop("failure", 0)
-    summary = json.dumps({"benchmark": "fuzz_import", "mutations": arguments.mutations, "failures": failures} | counts)
+    facts = {
+        "benchmark": "fuzz_import",
+        "recordings": [path.name for path in recordings],
+        "first": arguments.first,
+        "mutations": arguments.mutations,
+        "failures": failures,
+    }
+    summary = json.dumps(facts | counts)
     if arguments.out:
         write_text(arguments.out, summary + "\n")
     print(summary)
