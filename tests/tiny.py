@@ -157,6 +157,8 @@ def untrained_run(path: Path, config: Config) -> Path:
     save_config(path, config)
     save_weights(path, WorldModel(config))
     return path
+
+
 def make_fused_optimizer(model: Any, train: TrainConfig) -> Any:
     """Build the optimiser as it is on a GPU, on the CPU: fused, and told on the device whether to step."""
     import torch  # only here: many of these stores' users need no torch, and importing it takes seconds

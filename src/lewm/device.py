@@ -19,13 +19,12 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-<<<<<<< HEAD
 def free_memory(device: torch.device) -> int:
     """Return the free bytes of a device's own memory; 0 where it has none of its own."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
-=======
+
+
 def gpus() -> list[str]:
     """Return the names by which the environment's CUDA_VISIBLE_DEVICES gives each GPU to a process."""
     count, given = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
     return given.split(",")[:count] if given else [str(number) for number in range(count)]
->>>>>>> wt-d
