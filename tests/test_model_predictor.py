@@ -49,6 +49,7 @@ def test_sequence(conditioning: Conditioning) -> None:
                 age = 1 - i
                 sequence.append(predictor.project_in(token) + predictor.pos_embed[place] + predictor.age_embed[age])
                 condition.append(e_a[b, i])
+        assert predictor.mask_token is not None
         for place in range(N):
             sequence.append(predictor.mask_token + predictor.pos_embed[place])
             condition.append(e_a[b, 1])

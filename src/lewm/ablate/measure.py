@@ -19,6 +19,7 @@ from lewm.device import resolve_device
 from lewm.envs import collect
 from lewm.evaluate.run import evaluate_model, machine, open_run
 from lewm.files import write_text
+from lewm.model import WorldModel
 from lewm.train import NonFiniteLossError, resume, train
 from lewm.train.checkpoint import CONFIG, STATE
 
@@ -134,8 +135,12 @@ def _trained(job: Job, data: Path, run: Path, work: Work) -> Line:
 
 def _evaluated(job: Job, data: Path, run: Path, work: Work) -> Line:
     of = open_run(run, data=data, device=work.device, config=job.config)
-    parts = (of.model.encoder, of.model.predictor, of.model.action_embed)
-    parameters = sum(p.numel() for part in parts for p in part.parameters())
+    of = open_run(run, data=data, device=work.device, config=job.config)
+    model = of.model
+    assert isinstance(model, WorldModel)
+    parameters = sum(
+        p.numel() for part in (model.encoder, model.predictor, model.action_embed) for p in part.parameters()
+    )
     results, _ = evaluate_model(of, progress=work.progress)
     return {"parameters": parameters, "eval": results}
 
