@@ -369,14 +369,14 @@ def test_plan_gives_actions_where_nothing_is_simulated(
 
 
 def test_info_counts_parameters(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["info", "--preset", "paper", "--json"]) == 0
-    paper = json_line(capsys)
-    counts = paper["parameters"]
+    assert main(["info", "--preset", "literal", "--json"]) == 0
+    literal = json_line(capsys)
+    counts = literal["parameters"]
     assert counts["total"] == counts["encoder"] + counts["predictor"] + counts["action"]
     assert counts["encoder"] == counts["target_encoder"] == pytest.approx(11.5e6, rel=0.01)
     assert counts["predictor"] == pytest.approx(2e6, rel=0.05)
-    assert (paper["tokens"], paper["width"]) == (64, 384)
-    assert main(["info", "--preset", "paper", "--model.image-size", "224", "--json"]) == 0
+    assert (literal["tokens"], literal["width"]) == (64, 384)
+    assert main(["info", "--preset", "literal", "--model.image-size", "224", "--json"]) == 0
     assert json_line(capsys)["tokens"] == 196
     assert main(["info", str(folder / "run"), "--json"]) == 0
     ours = json_line(capsys)

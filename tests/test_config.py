@@ -90,8 +90,11 @@ def test_presets_say_at_once_what_images_need(name: str) -> None:
     with pytest.raises(ValueError, match=r"mask\.full_context_prob=1\.0.*: images have neither actions nor") as error:
         override(preset(name), images)
     options = str(error.value).partition("; use ")[2].split("--")[1:]
-    given = {setting.replace("-", "_"): json.loads(value) if value != "tokens" else value
-             for setting, value in (option.split() for option in options)}  # fmt: skip
+    given = {}
+    for setting, *value in map(str.split, options):  # a flag has no value
+        given[setting.replace("-", "_")] = (
+            True if not value else "tokens" if value == ["tokens"] else json.loads(*value)
+        )
     assert given["mask.full_context_prob"] == 0
     assert (given["train.cost_steps"], given["plan.cost"]) == (0, "tokens")
     override(preset(name), images | given)

@@ -65,7 +65,7 @@ class ModelConfig:
     final_norm: Literal["unit", "rms", "layer", "none"] = "unit"
     """Norm at the end of the encoder: LayerNorm without affine, RMS without affine, LayerNorm with affine, or none."""
     latent: Literal["tokens", "frame"] = "tokens"
-    """One representation token a patch (article), or one a frame, the projected mean token (published model)."""
+    """One representation token a patch (article), or one a frame, projected from all of them (published model)."""
     predictor_width: int = 192
     """P: width of the predictor."""
     predictor_depth: int = 4
@@ -419,6 +419,8 @@ def _validate_images(c: Config) -> None:
     ratio = c.mask.context_ratio
     wanted = (
         ("data.frame_skip", c.data.frame_skip, c.data.frame_skip == 1, "--data.frame-skip 1"),
+        ("model.latent", c.model.latent, c.model.latent == "tokens", "--model.latent tokens"),
+        ("model.mask_tokens", c.model.mask_tokens, c.model.mask_tokens, "--model.mask-tokens"),
         ("model.residual", c.model.residual, not c.model.residual, "--model.no-residual"),
         (
             "mask.full_context_prob",
@@ -441,6 +443,7 @@ def _validate_images(c: Config) -> None:
 
 _PAPER = Config(
     preset="paper",
+    model=ModelConfig(latent="frame", mask_tokens=False),
     mask=MaskConfig(full_context_prob=1.0),
     loss=LossConfig(regulariser="gaussian", weight=0.02, apply_to="frame", slowness=1.0),
     train=TrainConfig(ema_start=0.95, ema_end=0.995),

@@ -87,6 +87,13 @@ class Reacher(Task):
                 path[m, t] = state = self._arm.step(state, action)
         return path
 
+    def straight_action(self, states: ArrayLike, goals: ArrayLike) -> NDArray[np.float32]:
+        """Return the torques (M, 2) that pull both joints of states (M, 4) to the angles of goals (M, 4)."""
+        array = np.asarray(states, dtype=np.float64)
+        offset = np.asarray(goals, dtype=np.float64)[..., :2] - array[..., :2]
+        offset[..., 0] = _wrapped(offset[..., 0])
+        return np.clip(_STIFFNESS * offset - _DAMPING * array[..., 2:], -1.0, 1.0).astype(np.float32)
+
     def render_states(self, states: ArrayLike) -> NDArray[np.uint8]:
         """Draw frames (M, height, width, 3) of states (M, 4).
 

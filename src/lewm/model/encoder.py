@@ -17,18 +17,26 @@ def normalise(tokens: Tensor, final_norm: str) -> Tensor:
 
 
 class Projector(nn.Module):
-    """Two-layer MLP with BatchNorm, from a frame's mean token to its one representation token (published LeWM)."""
+    """Turn a frame's tokens into its one representation token: a two-layer MLP with BatchNorm (published LeWM).
 
-    def __init__(self, width: int, mlp_ratio: int) -> None:
+    Note:
+        The published model projects a class token. Here every patch token is narrowed and all are flattened, since
+        where something is lies in which token holds it.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, mlp_ratio * width)
-        self.norm = BatchNorm2d(mlp_ratio * width)
-        self.fc2 = nn.Linear(mlp_ratio * width, width)
+        narrow, hidden = max(8, 4 * config.width // config.num_patches), config.mlp_ratio * config.width
+        self.narrow = nn.Linear(config.width, narrow)
+        self.fc1 = nn.Linear(config.num_patches * narrow, hidden)
+        self.norm = BatchNorm2d(hidden)
+        self.fc2 = nn.Linear(hidden, config.width)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Project tokens (B, 1, D)."""
-        x = self.norm(self.fc1(x)[:, 0, :, None, None])  # a picture of one pixel
-        return self.fc2(F.gelu(x[..., 0, 0]))[:, None]
+        """Project tokens (B, N, D) to (B, 1, D)."""
+        x = self.fc1(self.narrow(x).flatten(1))
+        x = self.norm(x[..., None, None]).flatten(1)  # a picture of one pixel
+        return self.fc2(F.gelu(x))[:, None]
 
 
 class Encoder(nn.Module):
@@ -54,7 +62,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(
             Block(config.width, config.num_heads, config.mlp_ratio) for _ in range(config.depth)
         )
-        self.project = Projector(config.width, config.mlp_ratio) if config.latent == "frame" else None
+        self.project = Projector(config) if config.latent == "frame" else None
         self.norm = nn.LayerNorm(config.width) if config.final_norm == "layer" else nn.Identity()
         self.final_norm = config.final_norm
         self.apply(init_weights)
@@ -77,5 +85,5 @@ class Encoder(nn.Module):
         for block in self.blocks:
             x = block(x)
         if self.project is not None:
-            x = self.project(x.mean(dim=1, keepdim=True))  # (B, 1, D)
+            x = self.project(x)  # (B, 1, D)
         return normalise(self.norm(x), self.final_norm)
