@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from filelock import FileLock
 
 from lewm.ablate.results import Line, append
@@ -19,6 +20,7 @@ from lewm.device import resolve_device
 from lewm.envs import collect
 from lewm.evaluate.run import evaluate_model, machine, open_run
 from lewm.files import write_text
+from lewm.model import WorldModel
 from lewm.train import NonFiniteLossError, resume, train
 from lewm.train.checkpoint import CONFIG, STATE
 
@@ -133,9 +135,11 @@ def _trained(job: Job, data: Path, run: Path, work: Work) -> Line:
 
 
 def _evaluated(job: Job, data: Path, run: Path, work: Work) -> Line:
+    with torch.device("meta"):  # shapes without numbers
+        model = WorldModel(job.config)
+    online = (model.encoder, model.predictor, model.action_embed)
+    parameters = sum(p.numel() for part in online for p in part.parameters())
     of = open_run(run, data=data, device=work.device, config=job.config)
-    parts = (of.model.encoder, of.model.predictor, of.model.action_embed)
-    parameters = sum(p.numel() for part in parts for p in part.parameters())
     results, _ = evaluate_model(of, progress=work.progress)
     return {"parameters": parameters, "eval": results}
 

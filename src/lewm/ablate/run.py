@@ -88,6 +88,9 @@ def run_jobs(
     waiting = deque(_grouped(jobs))
     running: dict[Future[list[Line]], tuple[Sequence[Job], FileLock]] = {}
     measured, failed = 0, []
+    needed: dict[str, set[str]] = {}  # keys of all that a training serves, chosen now or not
+    for job in table.jobs():
+        needed.setdefault(job.training, set()).add(job.key)
     with place as (executor, slots):
         while waiting or running:
             for _ in range(len(waiting)):
@@ -97,10 +100,11 @@ def run_jobs(
                 if (claim := _claim(work, group)) is None:
                     waiting.append(group)
                     continue
-                missing, keep_run = _still_missing(table, group, out, tell)
+                missing, measured_keys = _still_missing(group, out, tell)
                 if missing:
                     tell(f"{_name(missing[0])}: begins{_and_more(missing)}")
-                    running[executor.submit(do, missing, replace(ours, keep=keep or keep_run))] = group, claim
+                    wanted = needed[group[0].training] - measured_keys - {job.key for job in missing}
+                    running[executor.submit(do, missing, replace(ours, keep=keep or bool(wanted)))] = group, claim
                 else:
                     claim.release()
             if waiting and not running:  # all that is left is claimed by other commands
@@ -120,7 +124,7 @@ def run_jobs(
                 except Exception as error:  # a job that fails does not stop the others
                     failed.append(f"{_name(group[0])}{_and_more(group)}: {_reason(error)}")
                     tell(f"failed: {failed[-1]}")
-                _still_missing(table, group, out, tell)  # writes what others of the group have from these
+                _still_missing(group, out, tell)  # writes what others of the group have from these
                 claim.release()
     return Done(measured, tuple(failed))
 
@@ -143,10 +147,8 @@ def _claim(work: Path, group: Sequence[Job]) -> FileLock | None:
     return lock
 
 
-def _still_missing(
-    table: Table, group: Sequence[Job], out: Path, tell: Callable[[str], None]
-) -> tuple[list[Job], bool]:
-    """Return the jobs of a claimed group that have no line, and whether other jobs will need their run folder.
+def _still_missing(group: Sequence[Job], out: Path, tell: Callable[[str], None]) -> tuple[list[Job], set[str]]:
+    """Return the jobs of a claimed group that have no line, and the keys of all lines.
 
     What was measured with the same settings under another name is written here.
     """
@@ -161,8 +163,7 @@ def _still_missing(
             tell(f"{_name(job)}: has the settings of another job, and its results")
         elif all(job.key != other.key for other in missing):
             missing.append(job)
-    mine = {job.key for job in missing} | by_key.keys()
-    return missing, any(job.training == group[0].training and job.key not in mine for job in table.jobs())
+    return missing, set(by_key)
 
 
 @contextmanager
