@@ -112,7 +112,7 @@ def test_divergence_is_a_result(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_sigterm_leaves_the_run_to_the_next_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_at(monkeypatch, 3, SystemExit("stopped at step 3; go on with `lewm train --resume somewhere`"))
-    with pytest.raises(SystemExit, match="^stopped; run the command again to go on$"):
+    with pytest.raises(SystemExit, match=r"^stopped; run the command again to go on$"):
         do(sharing(), work(folder))
     assert [path.name for path in (folder / "runs").iterdir()] == [sharing()[0].training]
 
