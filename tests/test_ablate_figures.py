@@ -53,7 +53,7 @@ def test_error_over_the_horizon_and_rank_over_steps(tmp_path: Path, monkeypatch:
     (axes,) = drawn(tmp_path, table(curve="prediction.horizon"), monkeypatch)
     lines = {line.get_label(): line for line in axes.lines}
     assert list(lines) == ["ours", "slow", "pooled", "copy or mean"]
-    np.testing.assert_allclose(lines["slow"].get_xydata(), [[1, 0.1], [2, 0.2], [4, 0.4], [8, 0.8]])
+    np.testing.assert_allclose(np.asarray(lines["slow"].get_xydata()), [[1, 0.1], [2, 0.2], [4, 0.4], [8, 0.8]])
     (tmp_path / "out.jsonl").unlink()
     (axes,) = drawn(tmp_path, table(curve="step"), monkeypatch)[-1:]
     ranks = [np.asarray(line.get_ydata()).tolist() for line in axes.lines[:-1]]

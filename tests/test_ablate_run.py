@@ -86,7 +86,7 @@ def test_run_is_kept_for_jobs_that_were_not_chosen(tmp_path: Path, recorder: Rec
     assert [keep for _, keep in recorder.calls] == [True, True]
     recorder.calls.clear()
     go(tmp_path)
-    assert [jobs for jobs, _ in recorder.calls][0] == ["levers/pooled/0"]
+    assert recorder.calls[0][0] == ["levers/pooled/0"]
     assert not any(keep for _, keep in recorder.calls)
     recorder.calls.clear()
     go(tmp_path, table(settings={"eval.episodes": 4}), keep=True)

@@ -1,5 +1,6 @@
 """Tables of studies: which settings a job gets, what is refused and how, and what tells jobs and trainings apart."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,16 +89,15 @@ def test_keys_follow_all_that_a_result_depends_on() -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_run_is_refused(study: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError, match=re.escape(told)):
         table(**study)
-    assert told in str(error.value)
 
 
 def test_data_that_cannot_be_collected_is_refused() -> None:
     def made(**data: Any) -> Table:
         return Table(tasks={"rooms": TaskData(**({"task": "two-room", "episodes": 6} | data))}, studies={})
 
-    with pytest.raises(ValueError, match="task rooms: task=tow-room: must be one of .*did you mean two-room?"):
+    with pytest.raises(ValueError, match=r"task rooms: task=tow-room: must be one of .*did you mean two-room\?"):
         made(task="tow-room")
     with pytest.raises(ValueError, match="task rooms: episodes=1: must be at least 2"):
         made(episodes=1)
@@ -115,9 +115,8 @@ def test_selection() -> None:
         ({"studies": ["again"], "variants": ["slow"]}, "variant=slow: must be one of the same"),
         ({"seeds": [7]}, "seed=7: must be one of 0, 1; did you mean 1?"),
     ):
-        with pytest.raises(ValueError) as error:
+        with pytest.raises(ValueError, match=re.escape(told)):
             select(TABLE, **given)  # pyright: ignore[reportArgumentType]
-        assert told in str(error.value)
 
 
 def test_table_is_read_from_a_python_file(tmp_path: Path) -> None:

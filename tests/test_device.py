@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lewm.device import resolve_device
+from lewm.device import gpus, resolve_device
 
 
 def test_auto_prefers_what_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,3 +20,11 @@ def test_refuses_what_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
         ValueError, match=r"^device=cuda: this machine or this PyTorch build has none; use cpu or auto$"
     ):
         resolve_device("cuda")
+
+
+def test_gpus_are_named_as_the_environment_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert gpus() == ["3", "5"]
