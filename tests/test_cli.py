@@ -487,6 +487,47 @@ def test_images_from_folders_to_a_robot(
     assert load_config(Path(robot)).train.encoder_from == run
 
 
+def test_ablate_lists_runs_and_writes_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, out, page = tmp_path / "studies.py", tmp_path / "out.jsonl", tmp_path / "page.md"
+    table.write_text(
+        """
+from lewm.ablate import Study, Table, TaskData
+
+data = TaskData(task="two-room", episodes=6, episode_length=20, image_size=32)
+costs = {"learnt": {}, "tokens": {"plan.cost": "tokens"}}
+study = Study(variants=costs, tasks=("rooms",), seeds=(0,), curve="step")
+TABLE = Table(tasks={"rooms": data}, studies={"costs": study})
+""".replace("32", str(IMAGE)),
+        encoding="utf-8",
+    )
+    ablate = ["ablate", str(table), "--out", str(out), "--work", str(tmp_path / "work")]
+    assert "study=cost: must be one of costs; did you mean costs?" in error_of([*ablate, "--study", "cost"], capsys)
+    assert "no such file" in error_of(["ablate", "nothing.py", "--out", str(out)], capsys)
+    assert main([*ablate, "--list"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "missing costs / learnt / rooms / seed 0",
+        "missing costs / tokens / rooms / seed 0",
+        f"{out}: 0 of 2 jobs done",
+    ]
+    assert main([*ablate, "--variants", "tokens", "--json"]) == 0
+    assert json_line(capsys) == {"out": str(out), "failed": [], "jobs": 1, "done": 1}
+    assert main([*ablate, "--list", "--json"]) == 0
+    assert [job["done"] for job in json_line(capsys)["list"]] == [False, True]
+    page.write_text("<!-- study costs -->\n<!-- /study costs -->\n", encoding="utf-8")
+    assert main([*ablate, "--tables", str(page), "--figures", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(page), str(tmp_path / "costs.png"), f"{out}: 1 of 2 jobs done"]
+    assert "| tokens | 1 |" in page.read_text(encoding="utf-8")
+
+    def fail(*_: Any) -> None:
+        raise ValueError("data.frame_skip=99: too long")
+
+    monkeypatch.setattr("lewm.ablate.measure._evaluated", fail)
+    assert main([*ablate, "--json"]) == 1  # what failed is told, and the rest was done
+    assert json_line(capsys)["failed"] == ["costs / learnt / rooms / seed 0: data.frame_skip=99: too long"]
+
+
 def test_public_names_load_from_their_rooms() -> None:
     for name, (module, attribute) in lewm._HOMES.items():
         assert getattr(lewm, name) is getattr(sys.modules[module], attribute)

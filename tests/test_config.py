@@ -2,11 +2,12 @@
 
 import dataclasses
 import json
+import re
 from typing import Any
 
 import pytest
 
-from lewm.config import PRESETS, Config, from_json, preset, to_json
+from lewm.config import PRESETS, Config, flat, from_json, preset, to_json, with_settings
 from tiny import TINY, override
 
 
@@ -216,3 +217,29 @@ def test_refuses_what_is_no_configuration(text: str) -> None:
 def test_an_integer_may_stand_for_a_real_number() -> None:
     eps = from_json(edited("train.eps", 1), "f").train.eps
     assert (eps, type(eps)) == (1.0, float)
+
+
+def test_settings_are_replaced_by_full_name_or_by_group() -> None:
+    named = {"loss.slowness": 2, "model.stem_channels": [4, 8], "mask.context_ratio": None, "seed": 3}
+    config = with_settings(TINY, named)
+    assert config == override(TINY, {**named, "loss.slowness": 2.0, "model.stem_channels": (4, 8)})
+    assert isinstance(config.loss.slowness, float)
+    assert with_settings(TINY, {"loss": {"slowness": 2}, "train": {}}) == override(TINY, {"loss.slowness": 2.0})
+    assert with_settings(TINY, {}) == TINY
+    assert flat({"loss": {"beta": 2.0}, "seed": 1}) == {"loss.beta": 2.0, "seed": 1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"loss.slownes": 0.0}, "loss.slownes=0.0: is not a setting; did you mean loss.slowness?"),
+        ({"los": {"slowness": 0.0}}, "los.slowness=0.0: is not a setting; did you mean loss.slowness?"),
+        ({"train.steps": True}, "train.steps=True: must be int; correct the value"),
+        ({"loss.regulariser": "gauss"}, "loss.regulariser=gauss: must be typing.Literal"),
+        ({"loss": 3}, "loss=3: is not a setting"),
+        ({"loss.beta": 1.0, "loss": {"beta": 2.0}}, "loss.beta=2.0: is given twice; leave one out"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(told)}"):
+        with_settings(TINY, settings)

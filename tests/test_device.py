@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lewm.device import free_memory, resolve_device
+from lewm.device import free_memory, gpus, resolve_device
 
 
 def test_auto_prefers_what_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -26,3 +26,11 @@ def test_free_memory_is_that_of_the_device_itself(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7, 9))
     assert free_memory(torch.device("cpu")) == 0
     assert free_memory(torch.device("cuda")) == 7
+
+
+def test_gpus_are_named_as_the_environment_names_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    assert gpus() == ["3", "5"]

@@ -17,12 +17,16 @@ import lewm
 import lewm.config
 import lewm.envs
 from lewm import cli
+from lewm.ablate import load_table
+from lewm.ablate.results import read
+from lewm.ablate.tables import filled
 from lewm.config import PRESETS, Config, EvalConfig, PlanConfig
 from lewm.envs import collect
 from tiny import IMAGE, tiny
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+RESULTS = ROOT / "benchmarks" / "results" / "ablate.jsonl"
 METHOD = ROOT / "docs" / "method.md"
 PLACE = re.compile(r"(?<=<!-- presets -->\n).*?(?=<!-- /presets -->)", re.DOTALL)
 SMALL = dataclasses.replace(
@@ -128,6 +132,14 @@ def test_tables_of_results_are_those_of_the_json(page: Path) -> None:
     """No figure is typed by hand: `python benchmarks/tables.py` writes them."""
     text = page.read_text(encoding="utf-8")
     assert runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))["filled"](text) == text
+
+
+def test_tables_of_studies_are_those_of_the_results() -> None:
+    """`python benchmarks/ablate.py --tables docs/results.md` writes them."""
+    jobs, lines = load_table(ROOT / "benchmarks" / "ablate.py").jobs(), read(RESULTS)
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert filled(text, jobs, lines) == text, page
 
 
 def test_commands_and_their_options_exist() -> None:

@@ -5,6 +5,7 @@ The docstring under a field is also its help text on the command line. This modu
 
 import dataclasses
 import difflib
+import functools
 import json
 import math
 import types
@@ -514,10 +515,7 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     Raises:
         ValueError: If there is no such setting, or its value is of another type or out of range.
     """
-    hints = typing.get_type_hints(Config)
-    known = {name: hint for name, hint in hints.items() if not dataclasses.is_dataclass(hint)}
-    for group in hints.keys() - known.keys():
-        known |= {f"{group}.{name}": hint for name, hint in typing.get_type_hints(hints[group]).items()}
+    known = _setting_types()
     top: dict[str, Any] = {}
     parts: dict[str, dict[str, Any]] = {}
     for name, given in flat(settings).items():
@@ -531,6 +529,16 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
         group, _, field_ = name.rpartition(".")
         (parts.setdefault(group, {}) if group else top)[field_] = float(value) if hint is float else value
     return replace(config, **top, **{group: replace(getattr(config, group), **part) for group, part in parts.items()})
+
+
+@functools.cache
+def _setting_types() -> dict[str, Any]:
+    """Return the type of every setting by its full name."""
+    types_: dict[str, Any] = {}
+    for name, hint in typing.get_type_hints(Config).items():
+        inner = typing.get_type_hints(hint) if dataclasses.is_dataclass(hint) else None
+        types_ |= {name: hint} if inner is None else {f"{name}.{key}": value for key, value in inner.items()}
+    return types_
 
 
 def flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from filelock import FileLock
 
 from lewm.ablate.results import Line, append
@@ -134,13 +135,11 @@ def _trained(job: Job, data: Path, run: Path, work: Work) -> Line:
 
 
 def _evaluated(job: Job, data: Path, run: Path, work: Work) -> Line:
+    with torch.device("meta"):  # shapes without numbers
+        model = WorldModel(job.config)
+    online = (model.encoder, model.predictor, model.action_embed)
+    parameters = sum(p.numel() for part in online for p in part.parameters())
     of = open_run(run, data=data, device=work.device, config=job.config)
-    of = open_run(run, data=data, device=work.device, config=job.config)
-    model = of.model
-    assert isinstance(model, WorldModel)
-    parameters = sum(
-        p.numel() for part in (model.encoder, model.predictor, model.action_embed) for p in part.parameters()
-    )
     results, _ = evaluate_model(of, progress=work.progress)
     return {"parameters": parameters, "eval": results}
 

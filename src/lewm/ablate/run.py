@@ -75,7 +75,8 @@ def run_jobs(
     if workers is not None and workers < 1:
         raise ValueError(f"jobs={workers}: must be at least 1; leave it out for one after another")
     (work / CLAIMS).mkdir(parents=True, exist_ok=True)
-    ours = Work(folder=work, out=None if ray else out, keep=keep, device=device, workers=1, progress=False)
+    folder = work.resolve()  # a cluster's processes have other working folders
+    ours = Work(folder=folder, out=None if ray else out, keep=keep, device=device, workers=1, progress=False)
     if ray is not None:
         from lewm.ablate.ray_jobs import on_ray
 
@@ -86,8 +87,11 @@ def run_jobs(
         place, ours = _here(), replace(ours, workers=None, progress=progress)
 
     waiting = deque(_grouped(jobs))
-    running: dict[Future[list[Line]], tuple[Sequence[Job], FileLock]] = {}
+    running: dict[Future[list[Line]], tuple[Sequence[Job], Sequence[Job], FileLock]] = {}
     measured, failed = 0, []
+    needed: dict[str, set[str]] = {}  # keys of all that a training serves, chosen now or not
+    for job in table.jobs():
+        needed.setdefault(job.training, set()).add(job.key)
     with place as (executor, slots):
         while waiting or running:
             for _ in range(len(waiting)):
@@ -97,30 +101,36 @@ def run_jobs(
                 if (claim := _claim(work, group)) is None:
                     waiting.append(group)
                     continue
-                missing, keep_run = _still_missing(table, group, out, tell)
+                missing, measured_keys = _still_missing(group, out, tell)
                 if missing:
                     tell(f"{_name(missing[0])}: begins{_and_more(missing)}")
-                    running[executor.submit(do, missing, replace(ours, keep=keep or keep_run))] = group, claim
+                    wanted = needed[group[0].training] - measured_keys - {job.key for job in missing}
+                    begun = executor.submit(do, missing, replace(ours, keep=keep or bool(wanted)))
+                    running[begun] = group, missing, claim
                 else:
                     claim.release()
             if waiting and not running:  # all that is left is claimed by other commands
                 time.sleep(RETRY_SECONDS)
             for future in wait(list(running), RETRY_SECONDS if waiting else None, FIRST_COMPLETED).done:
-                group, claim = running.pop(future)
+                group, missing, claim = running.pop(future)
+                lines, error = [], None
                 try:
-                    for line in future.result():
-                        if ours.out is None:
-                            append(out, line)
-                        measured += 1
-                        tell(_told(line))
-                except BrokenProcessPool as error:
-                    raise RuntimeError("jobs: a worker died; run again to go on, with fewer --jobs") from error
+                    lines = future.result()
+                except BrokenProcessPool as broken:
+                    raise RuntimeError("jobs: a worker died; run again to go on, with fewer --jobs") from broken
                 except OSError:  # the disk is full, or the like: so it is for the other jobs
                     raise
-                except Exception as error:  # a job that fails does not stop the others
-                    failed.append(f"{_name(group[0])}{_and_more(group)}: {_reason(error)}")
+                except Exception as failure:  # a job that fails does not stop the others
+                    error = failure
+                for line in lines:
+                    if ours.out is None:
+                        append(out, line)
+                    tell(_told(line))
+                left, _ = _still_missing(group, out, tell)  # others of the group get their lines from these
+                measured += len(missing) - len(left)
+                if error is not None:
+                    failed.append(f"{_name(left[0])}{_and_more(left)}: {_reason(error)}")
                     tell(f"failed: {failed[-1]}")
-                _still_missing(table, group, out, tell)  # writes what others of the group have from these
                 claim.release()
     return Done(measured, tuple(failed))
 
@@ -143,10 +153,8 @@ def _claim(work: Path, group: Sequence[Job]) -> FileLock | None:
     return lock
 
 
-def _still_missing(
-    table: Table, group: Sequence[Job], out: Path, tell: Callable[[str], None]
-) -> tuple[list[Job], bool]:
-    """Return the jobs of a claimed group that have no line, and whether other jobs will need their run folder.
+def _still_missing(group: Sequence[Job], out: Path, tell: Callable[[str], None]) -> tuple[list[Job], set[str]]:
+    """Return the jobs of a claimed group that have no line, and the keys of all lines.
 
     What was measured with the same settings under another name is written here.
     """
@@ -161,8 +169,7 @@ def _still_missing(
             tell(f"{_name(job)}: has the settings of another job, and its results")
         elif all(job.key != other.key for other in missing):
             missing.append(job)
-    mine = {job.key for job in missing} | by_key.keys()
-    return missing, any(job.training == group[0].training and job.key not in mine for job in table.jobs())
+    return missing, set(by_key)
 
 
 @contextmanager

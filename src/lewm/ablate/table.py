@@ -248,8 +248,8 @@ def _choose(field_: str, value: Any, there: Iterable[Any]) -> None:
     if str(value) not in names:
         near = difflib.get_close_matches(str(value), names, 1, 0.0)
         listed = ", ".join(names) if len(names) <= MOST_LISTED else f"{len(names)} names"
-        remedy = f"did you mean {near[0]}?" if near else "the table has none"
-        raise ValueError(f"{field_}={value}: must be one of {listed}; {remedy}")
+        remedy = f"did you mean {near[0]}?" if near else "add it"
+        raise ValueError(f"{field_}={value}: must be one of {listed or 'none'}; {remedy}")
 
 
 def _digest(content: Mapping[str, Any]) -> str:

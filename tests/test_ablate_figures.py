@@ -1,0 +1,65 @@
+"""Figures from hand-made results."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from PIL import Image
+
+from ablation_fixture import TABLE, line_for, table
+from lewm.ablate import Table
+from lewm.ablate import figures as figures_module
+from lewm.ablate.figures import write_figures
+from lewm.ablate.results import append
+
+BUDGET = {
+    f"{k} x {n}": {"plan.candidates": k, "plan.iterations": n, "plan.elites": 2} for k in (4, 8) for n in (1, 2)
+}  # fmt: skip
+
+
+def drawn(tmp_path: Path, studies: Table, monkeypatch: pytest.MonkeyPatch) -> list[Axes]:
+    """Draw the figures of a table with a line for each job; return the panels."""
+    out, panels, draw = tmp_path / "out.jsonl", [], figures_module._draw
+    monkeypatch.setattr(figures_module, "_draw", lambda axes, *rest: (panels.append(axes), draw(axes, *rest)))
+    for job in studies.jobs():
+        append(out, line_for(job, success=0.1 * job.config.plan.candidates, episodes=10))
+    (path,) = write_figures(tmp_path / "new", studies, studies.jobs(), out)
+    assert path == tmp_path / "new" / "levers.png"
+    picture = np.asarray(Image.open(path))
+    assert picture.shape[0] > 200
+    assert picture.std() > 1
+    return panels
+
+
+def test_success_over_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variants = {f"{k}": {"plan.candidates": k} for k in (8, 2, 4)}
+    (axes,) = drawn(tmp_path, table(variants=variants, curve="plan.candidates"), monkeypatch)
+    (bars,) = axes.containers
+    assert bars[0].get_xdata(orig=False).tolist() == [2, 4, 8]
+    np.testing.assert_allclose(bars[0].get_ydata(orig=False), [0.2, 0.4, 0.8])
+    assert axes.get_xlabel() == "plan.candidates"
+    assert [line.get_label() for line in axes.lines][-1] == "random policy"
+
+
+def test_success_over_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    curve = "plan.candidates x plan.iterations"
+    (axes,) = drawn(tmp_path, table(variants=BUDGET, curve=curve), monkeypatch)
+    by_label = {bars.get_label(): bars[0].get_xdata(orig=False).tolist() for bars in axes.containers}
+    assert by_label == {"plan.iterations 1": [4, 8], "plan.iterations 2": [8, 16]}
+
+
+def test_error_over_the_horizon_and_rank_over_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (axes,) = drawn(tmp_path, table(curve="prediction.horizon"), monkeypatch)
+    lines = {line.get_label(): line for line in axes.lines}
+    assert list(lines) == ["ours", "slow", "pooled", "copy or mean"]
+    np.testing.assert_allclose(np.asarray(lines["slow"].get_xydata()), [[1, 0.1], [2, 0.2], [4, 0.4], [8, 0.8]])
+    (tmp_path / "out.jsonl").unlink()
+    (axes,) = drawn(tmp_path, table(curve="step"), monkeypatch)[-1:]
+    ranks = [np.asarray(line.get_ydata()).tolist() for line in axes.lines[:-1]]
+    assert ranks == [[2.0, 3.0], [2.0, 4.0]] * 3  # one curve a seed
+
+
+def test_study_without_a_curve_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="none of levers, again has a curve; give a study its `curve`"):
+        write_figures(tmp_path, TABLE, TABLE.jobs(), tmp_path / "out.jsonl")

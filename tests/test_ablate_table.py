@@ -1,0 +1,139 @@
+"""Tables of studies: which settings a job gets, what is refused and how, and what tells jobs and trainings apart."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ablation_fixture import DATA, TABLE, table
+from lewm.ablate import Job, Rival, Study, Table, TaskData, load_table, select
+from lewm.config import PlanConfig, preset
+
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "ablate.py"
+
+
+def job_of(variant: Any, **study: Any) -> Job:
+    """Return the first job of a study of one variant."""
+    return table(variants={"one": variant}, **study).jobs()[0]
+
+
+def test_the_last_of_preset_task_study_and_variant_counts() -> None:
+    data = replace(DATA, settings={**DATA.settings, "loss.slowness": 2.0, "loss.inverse": 0.25})
+    study = Study(
+        variants={"ours": {}, "changed": {"loss": {"slowness": 4}}},
+        tasks=("rooms",),
+        seeds=(5,),
+        settings={"loss": {"slowness": 3.0}, "mask.full_context_prob": 1.0},
+    )
+    ours, changed = Table(tasks={"rooms": data}, studies={"s": study}).jobs()
+    assert (ours.config.loss.slowness, changed.config.loss.slowness) == (3.0, 4.0)
+    assert ours.config.loss.inverse == 0.25
+    assert ours.config.train.betas == preset("tiny").train.betas
+    assert ours.config.seed == changed.config.seed == 5
+    assert ours.config.model.image_size == DATA.image_size
+    assert changed.changes == {"loss.slowness": 4}
+    assert (ours.config.action.kind, ours.config.action.size) == ("continuous", 2)
+
+
+def test_seeds_come_first() -> None:
+    order = [(job.study, job.seed) for job in TABLE.jobs()]
+    assert order == [*[("levers", 0)] * 3, ("again", 0), *[("levers", 1)] * 3]
+
+
+def test_jobs_that_differ_in_planning_and_evaluation_share_a_training() -> None:
+    ours = job_of({})
+    for changes in ({"plan.cost": "pooled"}, {"plan.candidates": 8}, {"eval.episodes": 2}):
+        other = job_of(changes)
+        assert other.training == ours.training
+        assert other.training_config == ours.training_config
+        assert other.key != ours.key
+    for changes in ({"loss.weight": 0.2}, {"plan.horizon": 3}, {"data.train_share": 0.5}):  # the cost looks ahead
+        assert job_of(changes).training != ours.training
+    no_cost = {"train.cost_steps": 0, "plan.cost": "tokens"}
+    assert job_of(no_cost | {"plan.horizon": 3}).training == job_of(no_cost).training
+    assert TABLE.jobs()[-1].training != TABLE.jobs()[2].training  # another seed
+    assert ours.training_config.plan == PlanConfig(cost="tokens", horizon=2)
+
+
+def test_keys_follow_all_that_a_result_depends_on() -> None:
+    ours = job_of({})
+    assert job_of({"loss": {"slowness": ours.config.loss.slowness}}).key == ours.key
+    assert job_of(Rival("gcbc")).key != ours.key
+    keys, stores = {ours.key}, {ours.store}
+    for change in ({"episodes": 7}, {"episode_length": 21}, {"seed": 1}, {"task": "two-room-discrete"}):
+        study = Study(variants={"one": {}}, tasks=("rooms",))
+        other = Table(tasks={"rooms": replace(DATA, **change)}, studies={"s": study}).jobs()[0]
+        keys.add(other.key)
+        stores.add(other.store)
+    assert len(keys) == len(stores) == 5
+    assert job_of(Rival("gcbc")).training != job_of(Rival("gcbc", {"plan.cost": "pooled"})).training
+
+
+@pytest.mark.parametrize(
+    ("study", "told"),
+    [
+        ({"variants": {"a": {"loss.slownes": 0.0}}}, "levers / a / rooms: loss.slownes=0.0: is not a setting; did you "
+         "mean loss.slowness?"),
+        ({"variants": {"a": {"loss": {"slow": 0.0}}}}, "loss.slow=0.0: is not a setting"),
+        ({"variants": {"a": {"loss.slowness": "no"}}}, "loss.slowness=no: must be float; correct the value"),
+        ({"variants": {"a": {"train.steps": 1.5}}}, "train.steps=1.5: must be int"),
+        ({"variants": {"a": {"loss.slowness": -1.0}}}, "levers / a / rooms: loss.slowness=-1.0: must not be negative"),
+        ({"variants": {"a": {"loss.slowness": 1.0, "loss": {"slowness": 0.0}}}}, "loss.slowness=0.0: is given twice"),
+        ({"variants": {"a": {"seed": 3}}}, "seed=3: is filled in for every job; leave it out"),
+        ({"variants": {"a": {"data.path": "x"}}}, "data.path=x: is filled in"),
+        ({"tasks": ("room",)}, "study levers: tasks=room: must be one of rooms; did you mean rooms?"),
+        ({"curve": "data.train_shar"}, "curve=data.train_shar: must be one of"),
+        ({"curve": "plan.candidates x loss.form"}, "curve=loss.form: must be one of"),
+    ],
+)  # fmt: skip
+def test_what_cannot_run_is_refused(study: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(told)):
+        table(**study)
+
+
+def test_data_that_cannot_be_collected_is_refused() -> None:
+    def made(**data: Any) -> Table:
+        return Table(tasks={"rooms": TaskData(**({"task": "two-room", "episodes": 6} | data))}, studies={})
+
+    with pytest.raises(ValueError, match=r"task rooms: task=tow-room: must be one of .*did you mean two-room\?"):
+        made(task="tow-room")
+    with pytest.raises(ValueError, match="task rooms: episodes=1: must be at least 2"):
+        made(episodes=1)
+    with pytest.raises(ValueError, match="preset=tinny"):
+        Table(tasks={}, studies={}, preset="tinny")
+
+
+def test_selection() -> None:
+    assert select(TABLE) == list(TABLE.jobs())
+    chosen = select(TABLE, studies=["levers"], variants=["slow", "pooled"], tasks=["rooms"], seeds=[1])
+    assert [(job.variant, job.seed) for job in chosen] == [("slow", 1), ("pooled", 1)]
+    for given, told in (
+        ({"studies": ["lever"]}, "study=lever: must be one of levers, again; did you mean levers?"),
+        ({"variants": ["fast"]}, "variant=fast: must be one of ours, slow, pooled, the same"),
+        ({"studies": ["again"], "variants": ["slow"]}, "variant=slow: must be one of the same"),
+        ({"seeds": [7]}, "seed=7: must be one of 0, 1; did you mean 1?"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(told)):
+            select(TABLE, **given)  # pyright: ignore[reportArgumentType]
+
+
+def test_table_is_read_from_a_python_file(tmp_path: Path) -> None:
+    assert [job.label for job in load_table(Path(__file__).with_name("ablation_fixture.py")).jobs()] == [
+        job.label for job in TABLE.jobs()
+    ]
+    with pytest.raises(ValueError, match=r"nothing\.py: no such file"):
+        load_table(tmp_path / "nothing.py")
+    (tmp_path / "empty.py").write_text("TABEL = 1\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"empty\.py: defines no TABLE; write TABLE ="):
+        load_table(tmp_path / "empty.py")
+
+
+def test_studies_of_the_project_are_sound() -> None:
+    """Every job has been validated by then; in a study on Two-Room, no two variants are the same."""
+    jobs = select(load_table(BENCHMARK), tasks=["two-room"], seeds=[0])
+    assert {job.study for job in jobs} >= {"recipe", "rivals", "cost", "budget", "data", "claims"}
+    for study in {job.study for job in jobs}:
+        keys = [job.key for job in jobs if job.study == study]
+        assert len(set(keys)) == len(keys), study
