@@ -572,6 +572,7 @@ def _plan(argv: list[str]) -> None:
         rows = [*_planning_rows(planning), ("Seconds a plan", f"{planning['seconds_per_plan']:.4f}", "")]
         if args.goal is not None:
             rows.insert(1, ("Solved before the first action", f"{planning['solved_at_start']:.0%}", ""))
+            rows += _goal_rows(planning["goal"])
         _print_table(f"{args.run} in closed loop{f' to {args.goal}' if args.goal else ''}", _HEADS, rows)
         if args.video is not None:
             print(args.video)
@@ -602,6 +603,7 @@ def _plan_once(args: Plan, goal: str, config: Config) -> None:
         rows = [("Predicted cost at the end", _short(plan["cost"]), rivals)]
         for name, value in plan.get("predicted_state", {}).items():
             rows.append((f"Predicted {name} at the end", _short(value), f"{_short(plan['start_state'][name])} (start)"))
+        rows += _goal_rows(plan["goal"])
         rows.append(("Seconds", f"{plan['seconds']:.4f}", ""))
         _print_table(f"{args.run} from {plan['start']} to {goal}", _HEADS, rows)
         for action in plan["actions"]:
@@ -792,6 +794,11 @@ def _planning_rows(planning: Mapping[str, Any]) -> list[Row]:
     ours = _rate(planning["success_rate"], planning["ci95"])
     chance = _rate(planning["random_success_rate"], planning["random_ci95"])
     return [(f"{planning['planner'].upper()} success, {planning['episodes']} episodes", ours, f"{chance} (random)")]
+
+
+def _goal_rows(goal: Mapping[str, Any]) -> list[Row]:
+    """Say how well the probe reads the variables of a goal that is given by the state."""
+    return [(f"Held-out R² of {name}", _number(r2), "0 (the mean)") for name, r2 in goal.get("r2", {}).items()]
 
 
 def _steps(count: int) -> str:
