@@ -79,8 +79,10 @@ def build(root: Path) -> list[Path]:
             folder.mkdir(exist_ok=True)
             exif = Image.Exif()
             exif[0x0112] = 6  # turned
-            image.save(folder / f"{number}.{kind}", **({} if kind == "bmp" else {"exif": exif}))
-            if kind != "bmp":
+            if kind == "bmp":  # is for folders alone
+                image.save(folder / f"{number}.{kind}")
+            else:
+                image.save(folder / f"{number}.{kind}", exif=exif)
                 add_member(shard, tarfile.TarInfo(f"{number}.{kind}"), (folder / f"{number}.{kind}").read_bytes())
                 add_member(shard, tarfile.TarInfo(f"{number}.cls"), b"%d" % number)
     shutil.copy(root / "webdataset" / "0.tar", root / "webdataset" / "1.tar")

@@ -1,11 +1,13 @@
 """Measure how fast random batches of clips leave the store, beside HDF5 and beside video of the same frames.
 
 The store and HDF5 deliver the same clips, frames and actions, from uncompressed files: the store by its sampler, HDF5
-through h5py from contiguous datasets in the three ways that h5py offers, of which the fastest counts. As a stricter
+through h5py from contiguous datasets in the four ways that h5py offers, of which the fastest counts. As a stricter
 rival there is also HDF5 that delivers frames alone, as if the actions were held in memory. Video delivers the frames of
 the same clips, decoded by PyAV from H.264 files with a keyframe at every other frame, which serve random access as well
-as video can. Rounds of all ways alternate and the median round counts, so that another load on the machine falls on all
-of them. Cold is an epoch that begins with no page of the files in memory.
+as video can. Copying is the floor below all of them: it moves the frames of the same clips from the memory map to one
+buffer, and does nothing else. Rounds of all ways alternate and the median round counts. Warm rates are by CPU time,
+because all ways compute on one thread and wait for nothing, so that another load on the machine falls on none of them.
+Cold, by the clock, is an epoch that begins with no page of the files in memory.
 
     python benchmarks/sampler.py --frames 20000 --out sampler.json
 
@@ -108,13 +110,6 @@ class Hdf5:
             actions[i] = self.actions[start : start + CLIP_FRAMES - 1]
         return frames, actions
 
-    def frame_slices(self, starts: Starts) -> Batch:
-        """Read one slice a clip, and no actions."""
-        frames, actions = self.empty(len(starts))
-        for i, start in enumerate(starts.tolist()):
-            frames[i] = self.frames[start : start + CLIP_FRAMES]
-        return frames, actions
-
     def direct(self, starts: Starts) -> Batch:
         """Read each clip straight into its place in the batch."""
         frames, actions = self.empty(len(starts))
@@ -129,6 +124,18 @@ class Hdf5:
         first, action_place = np.unique(starts, return_inverse=True)
         place = place.reshape(len(starts), CLIP_FRAMES)
         return self.frames[rows][place], self.actions[first][action_place][:, None]
+
+    def low_level(self, starts: Starts, *, with_actions: bool = True) -> Batch:
+        """Read each clip straight into its place, without the selections that h5py makes anew at every read."""
+        frames, actions = self.empty(len(starts))
+        for data, rows in ((self.frames, frames), (self.actions, actions))[: 1 + with_actions]:
+            size = rows.shape[1:]
+            file, memory = data.id.get_space(), h5py.h5s.create_simple(size)
+            rest = (0,) * (len(size) - 1)
+            for i, start in enumerate(starts.tolist()):
+                file.select_hyperslab((start, *rest), size)
+                data.id.read(memory, file, rows[i])
+        return frames, actions
 
 
 class Video:
@@ -172,16 +179,16 @@ class Video:
 
 
 def rate(read: Callable[[int], object], seconds: float, first_step: int) -> float:
-    """Return clips/s of consecutive batches."""
-    step, begin = first_step, time.perf_counter()
-    while (elapsed := time.perf_counter() - begin) < seconds:
+    """Return clips by second of CPU time of consecutive batches."""
+    step, begin = first_step, time.process_time()
+    while (elapsed := time.process_time() - begin) < seconds:
         read(step)
         step += 1
     return (step - first_step) * BATCH / elapsed
 
 
-def measure_warm(folder: Path, seconds: float) -> dict[str, float]:
-    """Return the median clips/s of every way, with all pages in memory and mapped."""
+def measure_warm(folder: Path, seconds: float) -> tuple[dict[str, float], float]:
+    """Return the median clips/s of every way, with all pages in memory and mapped, and the store's faults a batch."""
     store = Store(folder / "store")
     sampler = ClipSampler(store, range(store.num_episodes), clip_frames=CLIP_FRAMES, batch_size=BATCH)
     hdf5, video = Hdf5(folder / "clips.h5"), Video(folder, store.meta.image_size)
@@ -193,11 +200,18 @@ def measure_warm(folder: Path, seconds: float) -> dict[str, float]:
         "hdf5_slices": lambda step: hdf5.slices(starts[step % steps]),
         "hdf5_direct": lambda step: hdf5.direct(starts[step % steps]),
         "hdf5_fancy": lambda step: hdf5.fancy(starts[step % steps]),
-        "hdf5_frames_only": lambda step: hdf5.frame_slices(starts[step % steps]),
+        "hdf5_low_level": lambda step: hdf5.low_level(starts[step % steps]),
+        "hdf5_frames_only": lambda step: hdf5.low_level(starts[step % steps], with_actions=False),
         "video": lambda step: video.read(starts[step % steps]),
+        "copy": lambda step: copy(starts[step % steps]),
     }
     clips = sampler.batch(0)
-    for read in (hdf5.slices, hdf5.direct, hdf5.fancy):
+    plain, buffer = store.frames.view(np.ndarray), np.empty_like(clips.frames)
+
+    def copy(starts: Starts) -> None:
+        np.take(plain, starts[:, None] + np.arange(CLIP_FRAMES), axis=0, out=buffer, mode="clip")
+
+    for read in (hdf5.slices, hdf5.direct, hdf5.fancy, hdf5.low_level):
         frames, actions = read(clips.index)
         if not (np.array_equal(frames, clips.frames) and np.array_equal(actions, clips.actions)):
             raise SystemExit("the store and HDF5 give different clips")
@@ -217,7 +231,11 @@ def measure_warm(folder: Path, seconds: float) -> dict[str, float]:
                 rates[name].append(clips_per_s)
     hdf5.file.close()
     video.close()
-    return {name: statistics.median(values) for name, values in rates.items()}
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for step in range(steps):
+        sampler.batch(step)
+    faults = (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults) / steps
+    return {name: statistics.median(values) for name, values in rates.items()}, faults
 
 
 def measure_cold(folder: Path) -> tuple[dict[str, float] | None, str]:
@@ -274,9 +292,9 @@ def main() -> None:
         print(f"writing {args.frames} frames of {args.image_size} px as a store, as HDF5 and as videos", flush=True)
         build(folder, args.frames, args.image_size)
         cold, cold_note = measure_cold(folder)
-        warm = measure_warm(folder, args.seconds)
+        warm, faults = measure_warm(folder, args.seconds)
 
-    ways = {way: warm[way] for way in ("hdf5_slices", "hdf5_direct", "hdf5_fancy")}
+    ways = {way: warm[way] for way in ("hdf5_slices", "hdf5_direct", "hdf5_fancy", "hdf5_low_level")}
     best = max(ways, key=lambda way: ways[way])
     for title, rates in (("warm", warm), ("cold", cold or {})):
         for way, clips_per_s in rates.items():
@@ -289,6 +307,10 @@ def main() -> None:
         "ratio_to_hdf5_frames_only": round(warm["store"] / warm["hdf5_frames_only"], 2),
         "ratio_to_hdf5_cold": round(cold["store"] / cold["hdf5_slices"], 2) if cold else None,
         "ratio_to_video": round(warm["store"] / warm["video"], 1),
+        "ratio_to_copying": round(warm["store"] / warm["copy"], 2),
+        "ratio_to_hdf5_of_copying": round(warm["copy"] / ways[best], 2),
+        "copy_clips_per_s_warm": round(warm["copy"]),
+        "page_faults_a_batch": round(faults, 1),
         "hdf5_way": best.removeprefix("hdf5_"),
         "hdf5_clips_per_s_warm": {
             way.removeprefix("hdf5_"): round(r) for way, r in warm.items() if way.startswith("hdf5")

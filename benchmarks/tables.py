@@ -95,14 +95,54 @@ def recipe(summary: Mapping[str, Any]) -> str:
 
 def sampler(summary: Mapping[str, Any]) -> str:
     """Return the sampler's table."""
+    cold = summary["clips_per_s_cold"]
+    way = summary["hdf5_way"].replace("_", " ")
     rows = [
         ["store, warm, clips/s", f"{summary['clips_per_s_warm']:,.0f}"],
-        ["store, cold, clips/s", f"{summary['clips_per_s_cold']:,.0f}"],
-        ["warm, over HDF5 on the same frames and actions", f"{summary['ratio_to_hdf5']:.1f}"],
-        ["warm, over HDF5 that reads frames alone", f"{summary['ratio_to_hdf5_frames_only']:.1f}"],
-        ["cold, over HDF5", f"{summary['ratio_to_hdf5_cold']:.2f}"],
+        ["its share of the speed of copying the same frames", f"{summary['ratio_to_copying']:.2f}"],
+        ["its page faults a batch", f"{summary['page_faults_a_batch']:.1f}"],
+        [f"warm, over HDF5's fastest way ({way}), the same frames and actions", f"{summary['ratio_to_hdf5']:.2f}"],
+        ["warm, over HDF5 that reads frames alone", f"{summary['ratio_to_hdf5_frames_only']:.2f}"],
+        ["bare copying over HDF5: no reader into memory can have more", f"{summary['ratio_to_hdf5_of_copying']:.2f}"],
+        ["warm, over video", f"{summary['ratio_to_video']:.0f}"],
+        ["store, cold, clips/s", f"{cold:,.0f}" if cold else "not measured"],
+        ["cold, over HDF5", f"{summary['ratio_to_hdf5_cold']:.2f}" if cold else "not measured"],
     ]
-    return table(["two-frame clips at 128 px, batches of 64", ""], rows)
+    head = f"{summary['clip_frames']}-frame clips at {summary['image_size']} px, batches of {summary['batch_size']}"
+    return f"{table([head, ''], rows)}\n\n{machine(summary)}"
+
+
+def importing(summary: Mapping[str, Any]) -> str:
+    """Return the table of the import's speed, a column a codec."""
+    codecs = [name for name in ("h264", "av1") if name in summary]
+    labels = {
+        "frames_per_s_import": "import, frames/s",
+        "frames_per_s_bare": "bare decoding, frames/s",
+        "cpu_ms_a_frame_import": "import, ms of CPU a frame",
+        "cpu_ms_a_frame_bare": "bare decoding, ms of CPU a frame",
+    }
+    rows = [
+        [label, *(f"{summary[codec][key]:,.{0 if 'per_s' in key else 2}f}" for codec in codecs)]
+        for key, label in labels.items()
+    ]
+    rows.append(["import over bare decoding", *(f"{summary[codec]['ratio']:.2f}" for codec in codecs)])
+    frames = f"{summary['width']}x{summary['height']} to {summary['image_size']} px, {summary['workers']} processes"
+    return f"{table([frames, *(codec.upper() for codec in codecs)], rows)}\n\n{machine(summary)}"
+
+
+def fuzz_import(summary: Mapping[str, Any]) -> str:
+    """Return the table of how damaged recordings end."""
+    rows = [[how, f"{summary.get(how, 0):,}"] for how in ("refused", "episodes left out", "imported", "failures")]
+    kinds = len(summary["recordings"])
+    return table([f"{summary['mutations']:,} damaged recordings of {kinds} kinds", ""], rows)
+
+
+def machine(summary: Mapping[str, Any]) -> str:
+    """Return the line that says where something was measured, and how busy it was."""
+    return (
+        f"Machine: {summary['machine']}, {summary['cpu_count']} cores, load average {summary['load_average']:.1f}, "
+        f"Python {summary['python']}."
+    )
 
 
 def push_t_data(summary: Mapping[str, Any]) -> str:
@@ -144,6 +184,8 @@ WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "push-t-data": push_t_data,
     "recipe": recipe,
     "sampler": sampler,
+    "importing": importing,
+    "fuzz-import": fuzz_import,
 }
 
 

@@ -150,7 +150,7 @@ def test_images_of_any_size_are_fitted(tmp_path: Path) -> None:
         numbered(number, size).save(tmp_path / "root" / "a" / f"{number}.png")
     done = import_images(tmp_path / "root", tmp_path / "store")
     assert sorted(numbers(done.store)) == list(range(12))
-    assert done.fitted == f"images of any size to {SIZE}x{SIZE} (crop)"
+    assert done.fitted == f"images of any size, scaled to {SIZE}x{SIZE} (crop)"
 
 
 def decode(image: Image.Image, kind: str = "PNG", **settings: Any) -> np.ndarray:

@@ -239,9 +239,9 @@ def test_fit_modes_keep_proportions_or_say_so() -> None:
     np.testing.assert_array_equal(boxed, frame[8:24, 40:56])
     describe = {fit: FrameFit(image_size=32, fit=fit).describe(64, 96) for fit in ("crop", "pad", "stretch")}
     assert describe == {
-        "crop": "96x64, cut to 64x64 to 32x32",
-        "pad": "96x64, with black borders to 32x32",
-        "stretch": "96x64 to 32x32, proportions changed",
+        "crop": "96x64, cut to 64x64, scaled to 32x32",
+        "pad": "96x64, with black borders, scaled to 32x32",
+        "stretch": "96x64, scaled to 32x32, proportions changed",
     }
 
 

@@ -64,3 +64,4 @@ def test_every_step_of_the_guide(
     assert capsys.readouterr().out.count("[") >= 6
     for goal in ("state:0.3,0.5", "state:state_0=0.3", "region:state_0=0.2..0.4,state_1=0.5.."):
         assert cli.main(["plan", "runs/so100", "--goal", goal]) == 0, capsys.readouterr()
+        assert "Held-out R² of state_0" in capsys.readouterr().out

@@ -653,6 +653,8 @@ def _plan(argv: list[str]) -> None:
 
     def show() -> None:
         rows = [*_planning_rows(planning), ("Seconds a plan", f"{planning['seconds_per_plan']:.4f}", "")]
+        if args.goal is not None:
+            rows += _goal_rows(planning["goal"])
         title = f"{args.pretrained or args.run} in closed loop{f' to {args.goal}' if args.goal else ''}"
         _print_table(title, _HEADS, rows)
         if args.video is not None:
@@ -685,6 +687,7 @@ def _plan_once(args: Plan, goal: str, config: Config) -> None:
         rows = [("Predicted cost at the end", _short(plan["cost"]), rivals)]
         for name, value in plan.get("predicted_state", {}).items():
             rows.append((f"Predicted {name} at the end", _short(value), f"{_short(plan['start_state'][name])} (start)"))
+        rows += _goal_rows(plan["goal"])
         rows.append(("Seconds", f"{plan['seconds']:.4f}", ""))
         _print_table(f"{args.run} from {plan['start']} to {goal}", _HEADS, rows)
         for action in plan["actions"]:
@@ -954,6 +957,11 @@ def _planning_rows(planning: Mapping[str, Any]) -> list[Row]:
             ours, chance = (_rate(part[f"{policy}success_rate"], part[f"{policy}ci95"]) for policy in ("", "random_"))
             rows.append((f"Success of {part['count']} starts {words}", ours, f"{chance} (random)"))
     return rows
+
+
+def _goal_rows(goal: Mapping[str, Any]) -> list[Row]:
+    """Say how well the probe reads the variables of a goal that is given by the state."""
+    return [(f"Held-out R² of {name}", _number(r2), "0 (the mean)") for name, r2 in goal.get("r2", {}).items()]
 
 
 def _steps(count: int) -> str:

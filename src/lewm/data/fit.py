@@ -41,10 +41,10 @@ class FrameFit:
             text += f", of which {width}x{height}"
         size = self.image_size
         if height == width or self.fit == "stretch":
-            return f"{text} to {size}x{size}" + (", proportions changed" if height != width else "")
+            return f"{text}, scaled to {size}x{size}" + (", proportions changed" if height != width else "")
         side = min(height, width)
         what = f", cut to {side}x{side}" if self.fit == "crop" else ", with black borders"
-        return f"{text}{what} to {size}x{size}"
+        return f"{text}{what}, scaled to {size}x{size}"
 
 
 class FrameFitter:

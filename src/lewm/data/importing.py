@@ -403,7 +403,7 @@ def _fit_episode(recording: Recording, options: ImportOptions, file: Path) -> Fi
         raise ValueError(f"{recording.source}: has {has} frames for {length} actions; leave it out or repair it")
     fitted = "; ".join(dict.fromkeys(fit.describe(*shape) for shape in shapes))
     if not recording.same_size:
-        fitted = f"images of any size to {size}x{size} ({options.fit})"
+        fitted = f"images of any size, scaled to {size}x{size} ({options.fit})"
     actions, states = recording.actions, recording.states
     if skip > 1:
         actions = actions[: kept * skip].reshape(kept, -1)
