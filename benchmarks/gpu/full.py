@@ -250,7 +250,9 @@ class Call:
             before = self.progress["settings"][name]
             if before != value:
                 option = name.replace("_", "-")
-                raise ValueError(f"{option}={value}: {arguments.state} was begun with {before}; use that, or --state")
+                raise ValueError(
+                    f"{option}={value}: {arguments.state} was begun with {before}; use that, or another --state"
+                )
         self.training = False
 
     @property
