@@ -15,12 +15,7 @@ BETA_PRED, BETA_DYN, BETA_REP = 1.0, 1.0, 0.1
 FREE_NATS = 1.0
 CLASSES = 16
 CATEGORICALS, DETERMINISTIC, HIDDEN = 16, 128, 128
-CHANNELS = (16, 24, 32, 32)
-
-
-def symlog(x: Tensor) -> Tensor:
-    """Compress large values, sign(x) ln(|x| + 1)."""
-    return x.sign() * x.abs().log1p()
+CHANNELS = (8, 16, 32, 32)
 
 
 def unimix(logits: Tensor) -> Tensor:
@@ -49,8 +44,8 @@ def kl_losses(posterior: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
     return dynamics.mean(), representation.mean()
 
 
-class ChannelNorm(nn.RMSNorm):
-    """RMSNorm over the channels of planes (B, C, height, width)."""
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channels of planes (B, C, height, width)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the channels of every place."""
@@ -58,10 +53,10 @@ class ChannelNorm(nn.RMSNorm):
 
 
 class Dense(nn.Sequential):
-    """Linear layer, RMSNorm, SiLU."""
+    """Linear layer, LayerNorm, SiLU."""
 
     def __init__(self, size_in: int, size_out: int) -> None:
-        super().__init__(nn.Linear(size_in, size_out), nn.RMSNorm(size_out, eps=1e-4), nn.SiLU())
+        super().__init__(nn.Linear(size_in, size_out), nn.LayerNorm(size_out), nn.SiLU())
 
 
 class Recurrence(nn.Module):
@@ -71,7 +66,7 @@ class Recurrence(nn.Module):
         super().__init__()
         self.embed = Dense(latent + action, hidden)
         self.gates = nn.Linear(deterministic + hidden, 3 * deterministic, bias=False)
-        self.norm = nn.RMSNorm(3 * deterministic, eps=1e-4)
+        self.norm = nn.LayerNorm(3 * deterministic)
 
     def forward(self, h: Tensor, z: Tensor, action: Tensor) -> Tensor:
         """Advance states h (B, Dh), given latents (B, S*C) and actions (B, f*A)."""
@@ -90,7 +85,7 @@ class Dreamer(RivalWorldModel):
     Dynamics        z_t ~ p(z_t | h_t)
     Decoder         x_t = g(h_t, z_t)
 
-    L = beta_pred |g(h_t, z_t) - symlog(x_t)|^2 / 2 + beta_dyn L_dyn + beta_rep L_rep
+    L = beta_pred |g(h_t, z_t) - x_t|^2 + beta_dyn L_dyn + beta_rep L_rep
 
     Note:
         What is measured here must be a function of one frame, so the posterior sees the frame alone, q(z_t | x_t);
@@ -98,7 +93,8 @@ class Dreamer(RivalWorldModel):
         represented by. The representation is that distribution, the S x C probabilities, flattened. A rollout follows
         the prior, feeding back its most probable latent. A clip's first frame has no predecessor: it is reconstructed,
         with h = 0, and has no prior to be near to. There are no rewards or ends, so no heads for them, and no actor
-        and critic: the package's planner takes their place. The GRU is one block, because it is small.
+        and critic: the package's planner takes their place. Pixels need no symlog, which is for values of any size. The
+        norms are LayerNorm, as in the paper's first version, because it is the quicker one; the GRU is one block.
     """
 
     name = "dreamer"
@@ -136,7 +132,7 @@ class Dreamer(RivalWorldModel):
 
     def posterior(self, planes: Tensor) -> Tensor:
         """Return q(z | x) as probabilities (B, S, C), of planes (B, 3, height, width) in [0, 1]."""
-        return unimix(self.encoder(symlog(planes) - 0.5).unflatten(-1, (-1, CLASSES)))
+        return unimix(self.encoder(planes - 0.5).unflatten(-1, (-1, CLASSES)))
 
     def dynamics(self, h: Tensor) -> Tensor:
         """Return p(z | h) as probabilities (..., S, C), of states (..., Dh)."""
@@ -156,7 +152,7 @@ class Dreamer(RivalWorldModel):
         h = torch.stack(states, dim=1)  # (B, T, Dh)
         p = self.dynamics(h[:, 1:])  # (B, T-1, S, C)
         decoded = self.decoder(torch.cat([h.flatten(0, 1), z], dim=-1))
-        loss_pred = (decoded - symlog(planes)).float().square().sum((1, 2, 3)).mean() / 2
+        loss_pred = F.mse_loss(decoded.float(), planes) * planes[0].numel()  # summed over a frame
         loss_dyn, loss_rep = kl_losses(q.unflatten(0, (batch, length))[:, 1:], p)
         loss = BETA_PRED * loss_pred + BETA_DYN * loss_dyn + BETA_REP * loss_rep
         return {"loss": loss, "loss_pred": loss_pred, "loss_dyn": loss_dyn, "loss_rep": loss_rep}
