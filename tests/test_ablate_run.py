@@ -134,7 +134,8 @@ def test_bad_number_of_workers(tmp_path: Path) -> None:
 def command(folder: Path, *options: str) -> subprocess.Popen[str]:
     words = [sys.executable, "-m", "lewm", "ablate", str(FIXTURE), "--out", str(folder / "out.jsonl")]
     words += ["--work", str(folder / "work"), *options]
-    return subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    environment = os.environ | {"PYTHONPATH": str(FIXTURE.parent)}  # the table imports what lies beside it
+    return subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def test_stopped_and_gone_on_with_elsewhere(
     assert stopped["tasks"]["two-room"]["steps"] == 7
     assert not (tmp_path / "none.json").exists()
     sizes = [path.stat().st_size for path in (halves / "state").glob("*.part")]
-    assert len(sizes) == 9  # seven of the checkpoint, its metrics, its settings
+    assert len(sizes) == 11  # nine of the checkpoint, its metrics, its settings
     assert max(sizes) == SMALL_PARTS
 
     # another machine: nothing but the state is there

@@ -11,7 +11,7 @@ SIMPLEX = 8  # V, entries of a simplex
 HORIZON = 3  # H, prediction steps in the loss
 RHO = 0.5  # weight of a step over that of the step before
 CHANNELS, KERNELS = 32, (7, 5, 3)
-LATENT, HIDDEN = 256, 408
+LATENT, HIDDEN = 296, 480
 
 
 def simnorm(z: Tensor) -> Tensor:
