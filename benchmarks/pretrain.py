@@ -1,0 +1,51 @@
+"""Put a trained and evaluated run into the package, for `lewm plan --pretrained NAME`.
+
+    python benchmarks/demo.py --seeds 0 --keep runs/pretrain
+    python benchmarks/pretrain.py runs/pretrain/seed-0 two-room
+    python benchmarks/push_t.py --keep runs/pretrain-push-t
+    python benchmarks/pretrain.py runs/pretrain-push-t/run push-t
+
+The folder gets the run's weights, its settings without the path of its data, and `eval.json` as `metrics.json`.
+"""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from lewm.envs import TASKS
+from lewm.files import write_text
+from lewm.pretrained import FOLDER
+from lewm.train.checkpoint import load_run, save_config, save_weights
+
+LARGEST = 8_000_000  # bytes of weights: the package stays small
+
+
+def main() -> None:
+    """Copy what inference needs."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("run", type=Path, help="run folder with eval.json")
+    parser.add_argument("name", choices=sorted(TASKS), help="its task")
+    arguments = parser.parse_args()
+    loaded = load_run(arguments.run, "cpu")
+    metrics = json.loads((arguments.run / "eval.json").read_text(encoding="utf-8"))
+    if metrics["data"]["task"] != arguments.name:
+        parser.error(f"name={arguments.name}: the run was trained on {metrics['data']['task']}; give that name")
+    size = sum(tensor.nbytes for tensor in loaded.model.state_dict().values())
+    if size > LARGEST:
+        parser.error(f"run={arguments.run}: its weights have {size} bytes; at most {LARGEST} are shipped")
+    config = dataclasses.replace(
+        loaded.config,
+        data=dataclasses.replace(loaded.config.data, path=""),
+        train=dataclasses.replace(loaded.config.train, encoder_from=""),
+    )
+    folder = FOLDER / arguments.name
+    folder.mkdir(exist_ok=True)
+    save_config(folder, config)
+    save_weights(folder, loaded.model)
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    print(json.dumps({"benchmark": "pretrain", "folder": arguments.name, "bytes": size}))
+
+
+if __name__ == "__main__":
+    main()
