@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--collect-episodes", type=int, default=500)
     parser.add_argument("--steps", type=int, default=20000)
-    parser.add_argument("--episodes", type=int, default=100, help="closed-loop episodes")
+    parser.add_argument("--episodes", type=int, default=200, help="closed-loop episodes")
     parser.add_argument("--split-episodes", type=int, default=5, help="of these, with the true dynamics")
     parser.add_argument("--slowness", type=float, default=0.1)
     parser.add_argument("--inverse", type=float, default=0.5)

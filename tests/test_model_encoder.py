@@ -138,3 +138,25 @@ def test_normalise_brings_any_scale_to_that_of_representations() -> None:
         once = normalise(100 * tokens + 3, norm)
         assert once.square().mean(-1).allclose(torch.ones(2, 3), atol=1e-4)
         torch.testing.assert_close(normalise(once, norm), once, rtol=1e-4, atol=1e-4)
+
+
+def test_one_token_a_frame_is_projected_from_all_patches() -> None:
+    whole = make(MODEL)
+    encoder = make(replace(MODEL, latent="frame", final_norm="none"))
+    encoder.load_state_dict(whole.state_dict(), strict=False)  # the same but for the projector
+    x = frames(6)
+    project = encoder.project
+    assert project is not None
+    with torch.no_grad():
+        tokens = make(replace(MODEL, final_norm="none"))
+        tokens.load_state_dict(whole.state_dict())
+        z = tokens(x)  # (6, N, D), before any norm
+        hidden = F.linear(F.linear(z, project.narrow.weight, project.narrow.bias).reshape(6, -1), project.fc1.weight)
+        hidden = hidden + project.fc1.bias
+        centred = hidden - hidden.mean(0)
+        hidden = F.gelu(centred / (centred.square().mean(0) + 1e-5).sqrt())
+        expected = F.linear(hidden, project.fc2.weight, project.fc2.bias)
+        out = encoder(x)
+    assert out.shape == (6, 1, MODEL.width)
+    torch.testing.assert_close(out[:, 0], expected, rtol=1e-3, atol=1e-4)
+    assert (MODEL.num_tokens, replace(MODEL, latent="frame").num_tokens) == (16, 1)

@@ -123,3 +123,28 @@ def test_film_starts_without_the_action_and_learns_it() -> None:
     gradient = dict(predictor.named_parameters())["blocks.0.film.weight"].grad
     assert gradient is not None
     assert gradient.abs().max() > 1e-4
+
+
+def test_in_place_the_newest_frames_tokens_become_the_next_ones() -> None:
+    """Half of the sequence: the tokens of both frames alone, and the output is where the newest frame was."""
+    settings = tiny(model__mask_tokens=False, model__history=2, model__final_norm="none", mask__full_context_prob=1.0)
+    predictor = make(settings.model)
+    assert predictor.mask_token is None
+    old, new, e_a = draw(2, N, D), draw(2, N, D, seed=1), draw(2, 2, P, seed=2)
+    with torch.no_grad():
+        sequence = [
+            predictor.project_in(z) + predictor.pos_embed + predictor.age_embed[1 - i] + e_a[:, i, None]
+            for i, z in enumerate((old, new))
+        ]
+        x = torch.cat(sequence, dim=1)
+        for block in predictor.blocks:
+            x = block(x)
+        expected = predictor.project_out(predictor.norm(x[:, N:]))
+        out = predictor([(old, None), (new, None)], e_a)
+    torch.testing.assert_close(out, expected)
+
+
+def test_one_token_a_frame_has_no_positions_to_tell() -> None:
+    settings = tiny(model__latent="frame", model__mask_tokens=False, mask__full_context_prob=1.0)
+    predictor = make(settings.model)
+    assert predictor([(draw(3, 1, D), None)], draw(3, 1, P)).shape == (3, 1, D)

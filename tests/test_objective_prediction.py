@@ -34,3 +34,10 @@ def test_is_float32_under_autocast() -> None:
 def test_refuses_shapes_that_would_broadcast() -> None:
     with pytest.raises(ValueError, match=r"s_hat=\(2, 3, 4\): must have the shape of s_next"):
         prediction_loss(torch.zeros(2, 3, 4), torch.zeros(2, 1, 4), beta=1.0, reduction="mean")
+
+
+def test_mse_is_half_the_squared_error_at_any_distance() -> None:
+    s_hat, s_next = torch.tensor([[[0.0, 5.0]]]), torch.tensor([[[1.0, 1.0]]])
+    settings = {"beta": 1.0, "reduction": "mean"}
+    assert prediction_loss(s_hat, s_next, form="mse", **settings).item() == pytest.approx((1 + 16) / 4)
+    assert prediction_loss(s_hat, s_next, **settings).item() == pytest.approx((0.5 + 3.5) / 2)

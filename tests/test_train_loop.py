@@ -18,9 +18,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from lewm.config import DataConfig
 from lewm.data import ClipSampler, Store, StoreMeta, StoreWriter, split_episodes
 from lewm.train import NonFiniteLossError, load_run, loop, resume, train
 from lewm.train.checkpoint import CONFIG, METRICS, STATE, WEIGHTS
+from lewm.train.loop import training_part
 from lewm.train.schedule import ema_momentum, learning_rate
 from tiny import IMAGE, labelled_images, make_fused_optimizer, moving_dot, tiny
 
@@ -688,3 +690,13 @@ if __name__ == "__main__":  # writes the golden curve
             name: [row[name] for row in rows(Path(folder) / "run")] for name in ("loss_pred", "loss_reg", "grad_norm")
         }
     GOLDEN.write_text(json.dumps(curve, indent=1) + "\n")
+
+
+def test_share_of_the_training_episodes() -> None:
+    episodes = np.arange(3, 43)
+    assert training_part(episodes, DataConfig()).tolist() == episodes.tolist()
+    half = training_part(episodes, DataConfig(train_share=0.5))
+    eighth = training_part(episodes, DataConfig(train_share=0.125))
+    assert (len(half), len(eighth), len(training_part(episodes, DataConfig(train_share=0.001)))) == (20, 5, 1)
+    assert set(eighth) < set(half) < set(episodes)  # more data is more of the same
+    assert training_part(episodes, DataConfig(train_share=0.5, split_seed=1)).tolist() != half.tolist()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lewm.model import WorldModel
-from lewm.train.schedule import ema_momentum, learning_rate, make_optimizer
+from lewm.train.schedule import ema_momentum, learning_rate, make_optimizer, regulariser_weight
 from tiny import TINY, tiny
 
 TRAIN = replace(
@@ -88,3 +88,9 @@ def test_decay_shrinks_weights_alone() -> None:
     torch.testing.assert_close(after[weight], before[weight] * 0.95)
     for name in ("encoder.pos_embed", "predictor.mask_token", "encoder.stem.1.weight"):
         assert torch.equal(after[name], before[name])
+
+
+def test_weight_of_the_regulariser_rises_over_its_share_of_the_run() -> None:
+    config = tiny(train__steps=100, loss__weight=0.6, loss__weight_warmup=0.2)
+    assert [regulariser_weight(step, config) for step in (0, 10, 20, 99)] == pytest.approx([0.0, 0.3, 0.6, 0.6])
+    assert regulariser_weight(0, tiny(loss__weight=0.6)) == 0.6

@@ -347,3 +347,74 @@ def test_a_batch_can_be_learnt() -> None:
         for _ in range(40)
     ]
     assert losses[-1] < 0.6 * losses[0]
+
+
+def test_straightening_is_one_minus_the_cosine_of_two_changes_in_a_row() -> None:
+    config = tiny(loss__straightening=0.4, loss__weight=0.0, train__rollout_steps=2, mask__full_context_prob=1.0)
+    model, frames, actions, _ = setup(config, length=3)
+    with torch.no_grad():
+        reference = copy.deepcopy(model)
+        z = reference.encoder(frames[:, 0]).flatten(1).double().numpy()
+        later = reference.target_encoder(frames[:, 1:].flatten(0, 1)).unflatten(0, (BATCH, 2)).flatten(2)
+    first, second = later[:, 0].double().numpy() - z, (later[:, 1] - later[:, 0]).double().numpy()
+    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    expected = np.mean(1 - (first * second).sum(1) / lengths)
+    losses = compute_loss(model, frames, actions, None, regulariser(config), config)
+    assert losses["loss_straight"].item() == pytest.approx(expected, rel=1e-4)
+    assert losses["loss"].item() == pytest.approx(losses["loss_pred"].item() + 0.4 * expected, rel=1e-4)
+
+
+def test_published_form_sends_gradients_through_both_frames_and_regularises_both() -> None:
+    settings = {"loss__target_gradient": True, "mask__full_context_prob": 1.0, "loss__weight": 0.3}
+    config = tiny(**settings, model__latent="frame", model__final_norm="none", loss__form="mse")
+    model, frames, actions, _ = setup(config)
+    seen: list[Tensor] = []
+
+    def regularise(tokens: Tensor, positions: Tensor) -> Tensor:
+        assert positions.shape == tokens.shape[:2]
+        seen.append(tokens)
+        return tokens.sum() * 0
+
+    reference = copy.deepcopy(model)
+    losses = compute_loss(model, frames, actions, None, regularise, config)
+    z_c, s_next = reference.encoder(frames[:, 0]), reference.encoder(frames[:, 1])
+    s_hat = reference.predictor([(z_c, None)], reference.action_embed(actions))
+    expected = (s_hat - s_next).square().mean() / 2
+    torch.testing.assert_close(seen[0], torch.cat([z_c, s_next]))
+    torch.testing.assert_close(losses["loss_pred"], expected)
+    ours = torch.autograd.grad(losses["loss_pred"], model.encoder.patch.weight)[0]
+    both = torch.autograd.grad(expected, reference.encoder.patch.weight, retain_graph=True)[0]
+    one = torch.autograd.grad((s_hat - s_next.detach()).square().mean() / 2, reference.encoder.patch.weight)[0]
+    torch.testing.assert_close(ours, both, rtol=1e-3, atol=1e-5)
+    assert (both - one).abs().max() > 0.1 * both.abs().max()
+    optimizer = make_optimizer(model, config.train)
+    train_step(model, optimizer, frames, actions, None, regularise, config, learning_rate=1e-2, momentum=0.9)
+    state = model.encoder.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in model.target_encoder.state_dict().items())
+
+
+def test_weight_of_this_step_counts() -> None:
+    config = tiny(loss__weight=0.5)
+    model, frames, actions, context_idx = setup(config)
+    half, none = (
+        compute_loss(copy.deepcopy(model), frames, actions, context_idx, regulariser(config), config, weight=weight)
+        for weight in (None, 0.0)
+    )
+    assert none["loss"].item() == pytest.approx(none["loss_pred"].item())
+    assert half["loss"].item() - none["loss"].item() == pytest.approx(0.5 * half["loss_reg"].item(), rel=1e-4)
+
+
+def test_encoder_that_is_not_trained_stays_as_it_starts() -> None:
+    config = tiny(train__train_encoder=False)
+    model, frames, actions, context_idx = setup(config)
+    parts = {"encoder.": False, "target_encoder.": False, "predictor.": True}
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    optimizer = make_optimizer(model, config.train)
+    for encoder in (model.encoder, model.target_encoder):  # as they are made: the same weights
+        encoder.load_state_dict(model.encoder.state_dict())
+    before |= {name: p.detach().clone() for name, p in model.named_parameters()}
+    step = {"learning_rate": 1e-2, "momentum": 0.5}
+    train_step(model, optimizer, frames, actions, context_idx, regulariser(config), config, **step)
+    for part, moves in parts.items():
+        moved = [not torch.equal(p, before[n]) for n, p in model.named_parameters() if n.startswith(part)]
+        assert any(moved) == moves, part
