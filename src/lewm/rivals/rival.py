@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lewm.config import Config
+from lewm.config import Config, TrainConfig
 from lewm.data.sampler import Clips
 from lewm.data.store import Store
 from lewm.evaluate import Evaluation, evaluate_model
@@ -75,6 +75,11 @@ class Rival(nn.Module, ABC):
     def num_parameters(self) -> int:
         """Weights that training moves; the planning cost, which is fitted afterwards, is none of the model's."""
         return sum(p.numel() for name, p in self.named_parameters() if p.requires_grad and not name.startswith(HEAD))
+
+    @property
+    def train_config(self) -> TrainConfig:
+        """How it is trained: as the settings say."""
+        return self.config.train
 
     @property
     @abstractmethod

@@ -20,20 +20,21 @@ from lewm.evaluate.run import has_simulator
 from lewm.rivals.dreamer import Dreamer
 from lewm.rivals.gcbc import GCBC
 from lewm.rivals.rival import Rival
+from lewm.rivals.swm import SWMLeWM
 from lewm.rivals.tdmpc2 import TDMPC2
 from lewm.train.checkpoint import with_data
 from lewm.train.loop import NonFiniteLossError, action_moments, check_store, training_part
 from lewm.train.schedule import learning_rate, make_optimizer
 
-RIVALS: dict[str, type[Rival]] = {rival.name: rival for rival in (TDMPC2, Dreamer, GCBC)}
+RIVALS: dict[str, type[Rival]] = {rival.name: rival for rival in (TDMPC2, Dreamer, GCBC, SWMLeWM)}
 
 
 def run_rival(name: str, config: Config, data: Path, *, progress: bool = False) -> dict[str, Any]:
     """Train a rival on a store and evaluate it on the held-out episodes.
 
     Split, clips, batch size, steps, learning rate, weight decay and seed are those of `lewm train` with the same
-    settings. Of `config.model`, the image size counts, and the sizes as the rival's number of weights; of
-    `config.loss`, nothing.
+    settings, but for what a rival's `train_config` replaces. Of `config.model`, the image size counts, and the sizes as
+    the rival's number of weights; of `config.loss`, nothing.
 
     Args:
         name: One of `RIVALS`.
@@ -74,7 +75,7 @@ def train_rival(model: Rival, store: Store, episodes: np.ndarray, *, progress: b
     Raises:
         NonFiniteLossError: If the loss is no longer finite.
     """
-    config, cfg = model.config, model.config.train
+    config, cfg = model.config, model.train_config
     device = resolve_device(config.device)
     sampler = ClipSampler(
         store,
@@ -115,7 +116,9 @@ def take_step(optimizer: torch.optim.Optimizer, loss: Tensor, *, clip_norm: floa
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
     if not (torch.isfinite(loss) and torch.isfinite(norm)):
-        raise NonFiniteLossError(f"loss={loss.item()}: not finite (gradient norm {norm.item()}); lower the rate")
+        raise NonFiniteLossError(
+            f"loss={loss.item()}: not finite (gradient norm {norm.item()}); lower train.learning_rate"
+        )
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
     optimizer.step()
