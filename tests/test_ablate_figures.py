@@ -42,6 +42,13 @@ def test_success_over_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert [line.get_label() for line in axes.lines][-1] == "random policy"
 
 
+def test_setting_that_can_be_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    variants = {f"{weight}": {"loss.slowness": weight} for weight in (0.0, 1.0)}
+    (axes,) = drawn(tmp_path, table(variants=variants, curve="loss.slowness"), monkeypatch)
+    assert axes.containers[0][0].get_xdata(orig=False).tolist() == [0, 1]
+    assert axes.get_xscale() == "linear"
+
+
 def test_success_over_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     curve = "plan.candidates x plan.iterations"
     (axes,) = drawn(tmp_path, table(variants=BUDGET, curve=curve), monkeypatch)

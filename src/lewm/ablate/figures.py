@@ -7,7 +7,9 @@ from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from lewm.ablate.results import Line, read
 from lewm.ablate.table import Job, Study, Table
@@ -66,11 +68,16 @@ def _draw(axes: Axes, study: Study, variants: Measured, jobs: Sequence[Job]) -> 
     colours = mpl.color_sequences["tab20" if len(variants) > 10 else "tab10"]
     if study.curve == "prediction.horizon":
         for k, (name, lines) in enumerate(variants.items()):
+            if not any(map(_horizon, lines)):  # a policy predicts nothing
+                continue
             steps = sorted({step for line in lines for step in _horizon(line)})
-            errors = [mean(ahead(line, "error_ratio", step) for line in lines) for step in steps]
-            axes.plot(steps, errors, "o-", markersize=3, color=colours[k % len(colours)], label=name)  # pyright: ignore[reportArgumentType]
+            means = [mean(ahead(line, "error_ratio", step) for line in lines) for step in steps]
+            errors = [math.nan if error is None else error for error in means]
+            axes.plot(steps, errors, "o-", markersize=3, color=colours[k % len(colours)], label=name)
         axes.axhline(1, color="grey", linewidth=0.8, linestyle=":", label="copy or mean")
         axes.set(xlabel="model steps ahead", ylabel="error over the trivial rival's", yscale="log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        _plain_numbers(axes.yaxis)
     elif study.curve == "step":
         for k, (name, lines) in enumerate(variants.items()):
             for number, line in enumerate(lines):  # one line a seed, labelled once
@@ -82,12 +89,12 @@ def _draw(axes: Axes, study: Study, variants: Measured, jobs: Sequence[Job]) -> 
         axes.axhline(1, color="grey", linewidth=0.8, linestyle=":", label="collapse")
         axes.set(xlabel="training step", ylabel="effective rank")
     else:
-        _draw_success(axes, study.curve, variants, jobs, colours)
+        _draw_success(axes, study.curve, variants, jobs)
 
 
-def _draw_success(axes: Axes, curve: str, variants: Measured, jobs: Sequence[Job], colours: Sequence[object]) -> None:
+def _draw_success(axes: Axes, curve: str, variants: Measured, jobs: Sequence[Job]) -> None:
     """Draw success over a setting, or over the product of several, with a line for each value of all but the first."""
-    names = curve.split(" x ")
+    names, colours = curve.split(" x "), mpl.color_sequences["tab10"]
     points: dict[tuple[float, ...], list[tuple[float, int, int]]] = {}
     chance: list[tuple[int, int]] = []
     for variant, lines in variants.items():
@@ -104,8 +111,8 @@ def _draw_success(axes: Axes, curve: str, variants: Measured, jobs: Sequence[Job
         rates = [reached / count for _, reached, count in group]
         ends = [wilson_interval(reached, count) for _, reached, count in group]
         bars = [
-            [rate - low for rate, (low, _) in zip(rates, ends, strict=True)],
-            [high - rate for rate, (_, high) in zip(rates, ends, strict=True)],
+            [max(0.0, rate - low) for rate, (low, _) in zip(rates, ends, strict=True)],  # rounding may cross 0
+            [max(0.0, high - rate) for rate, (_, high) in zip(rates, ends, strict=True)],
         ]
         label = ", ".join(f"{name} {number:g}" for name, number in zip(names[1:], rest, strict=True)) or "model"
         axes.errorbar(
@@ -115,7 +122,16 @@ def _draw_success(axes: Axes, curve: str, variants: Measured, jobs: Sequence[Job
     if chance:
         share = sum(reached for reached, _ in chance) / sum(count for _, count in chance)
         axes.axhline(share, color="grey", linewidth=0.8, linestyle=":", label="random policy")
-    axes.set(xlabel=curve, ylabel="success", ylim=(-0.02, 1.02), xscale="log")
+    at = sorted({x for group in points.values() for x, _, _ in group})
+    axes.set(xlabel=curve, ylabel="success", ylim=(-0.02, 1.02), xscale="log" if at and at[0] > 0 else "linear")
+    axes.set_xticks(at)
+    _plain_numbers(axes.xaxis)
+
+
+def _plain_numbers(axis: Axis) -> None:
+    """Label a logarithmic axis without formulas, which a variant's name might otherwise be taken for."""
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _settings(job: Job) -> dict[str, float]:
