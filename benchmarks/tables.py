@@ -26,6 +26,15 @@ def rate(value: float, interval: Sequence[float]) -> str:
     return f"{100 * value:.0f}% ({100 * interval[0]:.0f}-{100 * interval[1]:.0f})"
 
 
+def hard(evaluation: Mapping[str, Any]) -> str:
+    """Return the success from starts that moving straight does not solve, beside the random policy's."""
+    part = evaluation["planning"]["by_start"]["hard"]
+    if not part["count"]:
+        return "none"
+    ours, chance = rate(part["success_rate"], part["ci95"]), rate(part["random_success_rate"], part["random_ci95"])
+    return f"{ours}, ({chance}): {part['count']}"
+
+
 def evaluations(summary: Mapping[str, Any]) -> str:
     """Return a table with a column a seed: what one evaluation measured, each number beside its trivial rival."""
     runs: Runs = summary["runs"]
@@ -56,7 +65,11 @@ def evaluations(summary: Mapping[str, Any]) -> str:
     count = f"{planner['episodes']} episodes, {planner['planner'].upper()}"
     row(f"success, {count}", lambda e: rate(e["planning"]["success_rate"], e["planning"]["ci95"]))
     row("random policy", lambda e: rate(e["planning"]["random_success_rate"], e["planning"]["random_ci95"]))
+    if "by_start" in planner:
+        row("moving straight", lambda e: rate(e["planning"]["straight_success_rate"], e["planning"]["straight_ci95"]))
     row("solved at the start", lambda e: f"{100 * e['planning']['solved_at_start']:.0f}%")
+    if "by_start" in planner:
+        row("hard starts (random policy): episodes", hard)
     split = evals[0]["cost"]["split_episodes"]
     for name in ("planner_alone", "cost_alone", "model"):
         row(
@@ -69,28 +82,6 @@ def evaluations(summary: Mapping[str, Any]) -> str:
     machine = evals[0]["machine"]
     facts = f"{machine['device']}, {machine['processor']}, {machine['cores']} cores, {machine['threads']} threads"
     return f"{table(rows[0], rows[1:])}\n\nMachine: {facts}, torch {machine['torch']}."
-
-
-def recipe(summary: Mapping[str, Any]) -> str:
-    """Return a table with a row a variant of the recipe."""
-    head = ["variant", "error ratio, 1 and 8 ahead", "effective rank", "content share", "probe R²"]
-    head += ["cost and distance", "success", "random policy"]
-    rows = []
-    for run in summary["runs"]:
-        e = run["eval"]
-        rows.append(
-            [
-                run["variant"],
-                f"{e['prediction']['error_ratio'][0]:.2f}, {e['prediction']['error_ratio'][-1]:.2f}",
-                f"{e['spectrum']['effective_rank']:.1f}",
-                f"{e['spectrum']['content_share']:.2f}",
-                f"{e['probe']['r2']:.3f}",
-                f"{e['cost']['rank_correlation_distance']:.2f}",
-                rate(e["planning"]["success_rate"], e["planning"]["ci95"]),
-                rate(e["planning"]["random_success_rate"], e["planning"]["random_ci95"]),
-            ]
-        )
-    return table(head, rows)
 
 
 def sampler(summary: Mapping[str, Any]) -> str:
@@ -182,7 +173,6 @@ WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "demo": evaluations,
     "push-t": evaluations,
     "push-t-data": push_t_data,
-    "recipe": recipe,
     "sampler": sampler,
     "importing": importing,
     "fuzz-import": fuzz_import,
