@@ -116,7 +116,7 @@ COST: dict[str, Settings] = {
     f"{cost}, {over}": {"plan.cost": cost, "plan.over": over}
     for cost in ("tokens", "pooled", "steps_to_go")
     for over in ("last", "sum")
-}
+} | {"MPPI": {"plan.planner": "mppi"}}
 
 BUDGET: dict[str, Settings] = {
     f"{candidates} x {iterations}": {"plan.candidates": candidates, "plan.iterations": iterations}
@@ -130,13 +130,13 @@ DATA: dict[str, Settings] = {
 
 CLAIMS: dict[str, Settings] = {
     "ours": {},
-    **{f"article, weight {weight:g}": ARTICLE | {"loss.weight": weight} for weight in (0.01, 0.1, 1.0)},
-    **{f"article, context {ratio:g}": ARTICLE | {"mask.context_ratio": ratio} for ratio in (0.1, 0.5, 0.75)},
+    "article": ARTICLE,
+    **{f"article, weight {weight:g}": ARTICLE | {"loss.weight": weight} for weight in (0.01, 0.05, 0.5, 1.0)},
+    "article, whole frames": ARTICLE | {"mask.full_context_prob": 1.0},
+    "article, squared error": ARTICLE | {"loss.form": "mse"},
     "linear stem": {"model.stem": "linear"},
-    "predictor width 32": {"model.predictor_width": 32},
-    "predictor width 96": {"model.predictor_width": 96},
-    "predictor depth 1": {"model.predictor_depth": 1},
-    "predictor depth 6": {"model.predictor_depth": 6},
+    **{f"predictor width {width}": {"model.predictor_width": width} for width in (24, 48, 96)},
+    **{f"predictor depth {depth}": {"model.predictor_depth": depth} for depth in (1, 2, 4, 6)},
     "width 48": {"model.width": 48},
     "width 192": {"model.width": 192},
     "actions by FiLM": {"model.action_conditioning": "film"},
@@ -156,7 +156,7 @@ TABLE = Table(
         "cost": Study(variants=COST, tasks=ALL, settings=SHORT),
         "budget": Study(variants=BUDGET, tasks=ROOMS, settings=SHORT, curve="plan.candidates x plan.iterations"),
         "data": Study(variants=DATA, tasks=ALL, settings=SHORT, curve="data.train_share"),
-        "claims": Study(variants=CLAIMS, tasks=ROOMS, settings=SHORT),
+        "claims": Study(variants=CLAIMS, tasks=ROOMS, settings=SHORT | {"eval.horizons": (1, 2, 4, 8, 16)}),
     },
 )
 
