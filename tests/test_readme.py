@@ -142,6 +142,14 @@ def test_tables_of_studies_are_those_of_the_results() -> None:
         assert filled(text, jobs, lines) == text, page
 
 
+def test_ledger_is_that_of_the_results() -> None:
+    """`python benchmarks/ledger.py` writes it; every claim of the article has its row."""
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    written = runpy.run_path(str(ROOT / "benchmarks" / "ledger.py"))["ledger"]()
+    assert f"<!-- ledger -->\n{written}\n<!-- /ledger -->" in text
+    assert re.findall(r"^\| (C\d+) \|", written, re.MULTILINE) == [f"C{n}" for n in range(1, 22)]
+
+
 def test_commands_and_their_options_exist() -> None:
     known = (ROOT / "tests" / "golden" / "cli.txt").read_text(encoding="utf-8")
     found = 0

@@ -1,0 +1,311 @@
+"""Write the ledger of the article's claims in docs/results.md from benchmarks/results/ablate.jsonl.
+
+    python benchmarks/ledger.py
+
+A verdict follows from the numbers by the rule that stands in the code beside it; nothing is typed by hand. Where
+nothing has been measured yet, the row says so.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+from ablate import OUT, TABLE
+from lewm.ablate.results import Line, read
+from lewm.ablate.tables import measured
+from lewm.evaluate.closed_loop import wilson_interval
+
+PAGE = Path(__file__).parent.parent / "docs" / "results.md"
+BEGIN, END = "<!-- ledger -->", "<!-- /ledger -->"
+COMMAND = "`python benchmarks/ablate.py --study {} --tasks two-room`"
+COLLAPSED = 2.0  # effective rank below this is collapse, as the verdict of an evaluation has it
+
+Row = tuple[str, str, str]
+"""Verdict, figure, scale: of what, how many seeds, and the command."""
+
+
+class Missing(Exception):
+    """Something has not been measured yet."""
+
+
+class Results:
+    """What was measured on Two-Room, by study and variant."""
+
+    def __init__(self) -> None:
+        self._found = measured(TABLE.jobs(), read(OUT))
+
+    def of(self, study: str, variant: str, task: str = "two-room") -> list[Line]:
+        """Return the lines of a variant that were evaluated, one a seed."""
+        lines = [line for line in self._found[study][task].get(variant, []) if "eval" in line]
+        if not lines:
+            raise Missing
+        return lines
+
+
+def average(lines: Sequence[Line], *path: str | int) -> float:
+    """Return the mean over seeds of a number of the evaluation."""
+    return mean(pick(line["eval"], *path) for line in lines)
+
+
+def pick(value: Any, *path: str | int) -> Any:
+    """Return what a path leads to."""
+    for step in path:
+        value = value[step]
+    return value
+
+
+def success(lines: Sequence[Line]) -> str:
+    """Return the success of all seeds' episodes, with its interval, beside the random policy's."""
+    episodes = sum(line["eval"]["planning"]["episodes"] for line in lines)
+    solved = round(
+        sum(line["eval"]["planning"]["success_rate"] * line["eval"]["planning"]["episodes"] for line in lines)
+    )
+    low, high = wilson_interval(solved, episodes)
+    chance = average(lines, "planning", "random_success_rate")
+    return f"{solved / episodes:.0%} [{low:.0%}, {high:.0%}] of {episodes}, random {chance:.0%}"
+
+
+def scale(study: str, lines: Sequence[Line]) -> str:
+    """Return the scale of a measurement."""
+    return f"tiny, {lines[0]['train']['steps']} steps, n = {len(lines)}; {COMMAND.format(study)}"
+
+
+def ratio(lines: Sequence[Line], step: int = 0) -> float:
+    """Return the error over that of the better trivial rival; `step` counts the horizons."""
+    return average(lines, "prediction", "error_ratio", step)
+
+
+def rank(lines: Sequence[Line]) -> list[float]:
+    """Return the effective rank of each seed."""
+    return [line["eval"]["spectrum"]["effective_rank"] for line in lines]
+
+
+def numbers(values: Sequence[float], form: str = ".1f") -> str:
+    """Return numbers as a list."""
+    return ", ".join(f"{value:{form}}" for value in values)
+
+
+def collapses(results: Results, variant: str, expected: bool) -> Row:
+    """Judge whether a regulariser leaves the representation collapsed in some seed."""
+    lines = results.of("rivals", variant)
+    ranks, condition = rank(lines), average(lines, "spectrum", "condition_number")
+    verdict = "confirmed" if (min(ranks) < COLLAPSED) == expected else "refuted"
+    figure = f"effective rank {numbers(ranks)}, condition number {condition:.0f}, success {success(lines)}"
+    return verdict, figure, scale("rivals", lines)
+
+
+def c4(results: Results) -> Row:
+    """The condition number falls, and nothing collapses."""
+    lines = results.of("rivals", "article")
+    curves = [line["train"]["curve"]["condition_number"] for line in lines]
+    first, last = (mean(curve[k] for curve in curves) for k in (0, -1))
+    alive = min(rank(lines)) >= COLLAPSED
+    share = average(lines, "spectrum", "content_share")
+    figure = f"condition number {first:.0f} at first, {last:.0f} at last; effective rank {numbers(rank(lines))}"
+    figure += f"; but content is {share:.0%} of the variance, and success {success(lines)}"
+    return "confirmed" if alive and last < first else "refuted", figure, scale("rivals", lines)
+
+
+def c5(results: Results) -> Row:
+    """Below 0.05 collapse, above 0.5 worse prediction."""
+    weights = (0.01, 0.05, 0.5, 1.0)
+    lines = {weight: results.of("claims", f"article, weight {weight:g}") for weight in weights}
+    low = min(rank(lines[0.01])) < COLLAPSED
+    high = ratio(lines[1.0]) > ratio(lines[0.05])
+    figure = "; ".join(
+        f"{weight:g}: effective rank {mean(rank(found)):.1f}, error ratio {ratio(found):.2f}"
+        for weight, found in lines.items()
+    )
+    return "confirmed" if low and high else "refuted", figure, scale("claims", lines[0.01])
+
+
+def c6(results: Results) -> Row:
+    """Without EMA it collapses."""
+    none, both = results.of("recipe", "no EMA"), results.of("recipe", "gradient through the target")
+    verdict = "confirmed" if min(rank(none)) < COLLAPSED else "refuted"
+    figure = f"target = online, no gradient: effective rank {numbers(rank(none))}, success {success(none)}; "
+    figure += f"gradients through both: {numbers(rank(both))}, {success(both)}"
+    return verdict, figure, scale("recipe", none)
+
+
+def compare(
+    study: str, ours: str, others: Sequence[str], better: Callable[[float, list[float]], bool]
+) -> Callable[..., Row]:
+    """Judge by the error ratio at the longest horizon, all variants beside each other."""
+
+    def row(results: Results) -> Row:
+        base, rest = results.of(study, ours), [results.of(study, name) for name in others]
+        errors = [ratio(lines, -1) for lines in (base, *rest)]
+        figure = "; ".join(
+            f"{name}: error ratio {ratio(lines):.3f} at one step, {error:.2f} at the longest, success {success(lines)}"
+            for name, lines, error in zip((ours, *others), (base, *rest), errors, strict=True)
+        )
+        return "confirmed" if better(errors[0], errors[1:]) else "refuted", figure, scale(study, base)
+
+    return row
+
+
+def c12(results: Results) -> Row:
+    """Masks are quicker and better."""
+    masked, whole = results.of("claims", "article"), results.of("claims", "article, whole frames")
+    time = mean(line["train"]["step_ms"] for line in whole) / mean(line["train"]["step_ms"] for line in masked)
+    probes = [average(lines, "probe", "r2") for lines in (masked, whole)]
+    figure = (
+        f"whole frames take {time:.2f} x the time of a step; probe R² {probes[0]:.3f} masked, {probes[1]:.3f} whole"
+    )
+    figure += f"; error ratio {ratio(masked):.2f} and {ratio(whole):.2f}"
+    return "confirmed" if time > 2 and probes[0] > probes[1] else "refuted", figure, scale("claims", masked)
+
+
+def c13(results: Results) -> Row:
+    """Smooth-L1 is steadier early."""
+    spreads = []
+    for name in ("article", "article, squared error"):
+        norms = [line["train"]["grad_norm"] for line in results.of("claims", name)]
+        spreads.append(mean(norm["first_largest"] / norm["first_median"] for norm in norms))
+    figure = (
+        f"largest over median gradient norm in the first tenth: {spreads[0]:.2f} Smooth-L1, {spreads[1]:.2f} squared"
+    )
+    return (
+        "confirmed" if spreads[0] < spreads[1] else "refuted",
+        figure,
+        scale("claims", results.of("claims", "article")),
+    )
+
+
+def c14(results: Results) -> Row:
+    """The error grows about linearly with the horizon."""
+    lines = results.of("claims", "ours")
+    steps = np.array(lines[0]["eval"]["prediction"]["horizon"], dtype=float)
+    errors = np.mean([line["eval"]["prediction"]["error"] for line in lines], axis=0)
+    slope, offset = np.polyfit(steps, errors, 1)
+    fit = 1 - ((slope * steps + offset - errors) ** 2).sum() / ((errors - errors.mean()) ** 2).sum()
+    power = np.polyfit(np.log(steps), np.log(errors), 1)[0]
+    listed = ", ".join(f"{error:.4f} at {step:.0f}" for step, error in zip(steps, errors, strict=True))
+    figure = f"squared error {listed}; R² of a line {fit:.3f}; grows as the {power:.2f}th power of the horizon"
+    return "confirmed" if fit > 0.95 else "refuted", figure, scale("claims", lines)
+
+
+def c15(results: Results) -> Row:
+    """The prediction is better than that of the rivals."""
+    names = ("ours", "article", "tdmpc2", "dreamer", "random encoder")
+    lines = {name: results.of("rivals", name) for name in names}
+    at = [lines["ours"][0]["eval"]["prediction"]["horizon"].index(step) for step in (1, 4, 8)]
+
+    def cosines(found: list[Line], key: str) -> list[float]:
+        return [average(found, "prediction", key, k) for k in at]
+
+    shown = {
+        name: [cosines(found, key) for key in ("centred_cosine", "copy_centred_cosine")]
+        for name, found in lines.items()
+    }
+    figure = "; ".join(
+        f"{name} {numbers(model, '.2f')} (copying {numbers(copy, '.2f')})" for name, (model, copy) in shown.items()
+    )
+    ours = cosines(lines["ours"], "centred_cosine")
+    best = all(
+        mine >= max(cosines(lines[name], "centred_cosine")[k] for name in names[2:]) for k, mine in enumerate(ours)
+    )
+    return ("confirmed" if best else "refuted", f"centred cosine at 1, 4, 8 steps, each in its own space: {figure}",
+            scale("rivals", lines["ours"]))  # fmt: skip
+
+
+def c16(results: Results) -> Row:
+    """CEM and MPPI reach more goals than chance."""
+    cem, mppi = results.of("rivals", "ours"), results.of("cost", "MPPI")
+    above = all(
+        line["eval"]["planning"]["ci95"][0] > line["eval"]["planning"]["random_ci95"][1] for line in (*cem, *mppi)
+    )
+    return "confirmed" if above else "refuted", f"CEM {success(cem)}; MPPI {success(mppi)}", scale("rivals", cem)
+
+
+def c20(results: Results) -> Row:
+    """No instability over the seeds."""
+    lines = results.of("rivals", "ours") + results.of("rivals", "article")
+    bad = sum(line["train"]["nonfinite_steps"] for line in lines)
+    spikes = max(line["train"]["grad_norm"]["largest"] / line["train"]["grad_norm"]["median"] for line in lines)
+    figure = (
+        f"{bad} steps that were not finite in {len(lines)} runs; largest over median gradient norm at most {spikes:.1f}"
+    )
+    return "confirmed" if bad == 0 else "refuted", figure, scale("rivals", lines)
+
+
+def untested(why: str) -> Callable[[Results], Row]:
+    """Return the row of a claim that cannot be tested here."""
+    return lambda results: ("not testable here", why, "–")
+
+
+IMAGES = (
+    "no image data set that it speaks of can be had; `lewm import` of images, `lewm train` and `lewm eval` measure it"
+)
+CLAIMS: dict[str, tuple[str, Callable[[Results], Row]]] = {
+    "C1": ("without a regulariser the representation collapses", lambda r: collapses(r, "no regulariser", True)),
+    "C2": ("VICReg collapses in part", lambda r: collapses(r, "VICReg", True)),
+    "C3": ("Barlow Twins does not collapse", lambda r: collapses(r, "Barlow Twins", False)),
+    "C4": ("the spectral regulariser never collapses; the condition number falls", c4),
+    "C5": ("a weight below 0.05 collapses, above 0.5 predicts worse", c5),
+    "C6": ("without EMA it collapses", c6),
+    "C7": (
+        "a convolutional stem beats a linear one",
+        compare("claims", "ours", ["linear stem"], lambda x, y: x < y[0]),
+    ),
+    "C8": (
+        "a predictor of half the width is best",
+        compare("claims", "predictor width 48", ["predictor width 24", "predictor width 96"], lambda x, y: x < min(y)),
+    ),
+    "C9": (
+        "four predictor layers are the least for rollouts, two are too few",
+        compare(
+            "claims", "predictor depth 4", [f"predictor depth {n}" for n in (1, 2, 6)], lambda x, y: x < min(y[:2])
+        ),
+    ),
+    "C10": (
+        "half the width is worse, twice the width hardly better",
+        compare("claims", "ours", ["width 48", "width 192"], lambda x, y: x < y[0]),
+    ),
+    "C11": (
+        "an added action equals FiLM, and beats a token of its own",
+        compare("claims", "ours", ["actions by FiLM", "actions by a token"], lambda x, y: x < y[1]),
+    ),
+    "C12": ("without masks training costs four times as much, and is worse", c12),
+    "C13": ("Smooth-L1 is steadier than the squared error early", c13),
+    "C14": ("the error grows about linearly to 8 steps", c14),
+    "C15": ("prediction is better than TD-MPC2's, Dreamer's and random features'", c15),
+    "C16": ("planning by CEM or MPPI works", c16),
+    "C17": ("the representation lies between MAE and I-JEPA", untested(IMAGES)),
+    "C18": ("times on A100, Orin and Xavier", untested("no such device is at hand")),
+    "C19": ("18 hours for 300 epochs of ImageNet on four A100", untested("no such machine and no ImageNet")),
+    "C20": ("no instability", c20),
+    "C21": ("fine-tuning from a pretrained encoder helps", untested(f"{IMAGES}; `train.encoder_from` starts from it")),
+}
+
+
+def ledger() -> str:
+    """Return the ledger as Markdown."""
+    results, rows = (
+        Results(),
+        ["| claim | verdict | the article says | measured | scale and command |", "|---|---|---|---|---|"],
+    )
+    for name, (says, judge) in CLAIMS.items():
+        try:
+            verdict, figure, where = judge(results)
+        except Missing:
+            verdict, figure, where = "not measured yet", "–", "–"
+        rows.append(f"| {name} | {verdict} | {says} | {figure} | {where} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Write the page."""
+    before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN, 1)
+    after = rest.split(END, 1)[1]
+    PAGE.write_text(f"{before}{BEGIN}\n{ledger()}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
