@@ -95,6 +95,7 @@ def sampler(summary: Mapping[str, Any]) -> str:
         [f"warm, over HDF5's fastest way ({way}), the same frames and actions", f"{summary['ratio_to_hdf5']:.2f}"],
         ["warm, over HDF5 that reads frames alone", f"{summary['ratio_to_hdf5_frames_only']:.2f}"],
         ["bare copying over HDF5: no reader into memory can have more", f"{summary['ratio_to_hdf5_of_copying']:.2f}"],
+        ["warm, over HDF5 compressed a frame (LZF)", f"{summary['ratio_to_hdf5_compressed']:.1f}"],
         ["warm, over video", f"{summary['ratio_to_video']:.0f}"],
         ["store, cold, clips/s", f"{cold:,.0f}" if cold else "not measured"],
         ["cold, over HDF5", f"{summary['ratio_to_hdf5_cold']:.2f}" if cold else "not measured"],
