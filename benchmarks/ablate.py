@@ -120,8 +120,8 @@ COST: dict[str, Settings] = {
 
 BUDGET: dict[str, Settings] = {
     f"{candidates} x {iterations}": {"plan.candidates": candidates, "plan.iterations": iterations}
-    for candidates in (16, 32, 64, 128, 256)
-    for iterations in (1, 2, 4, 8)
+    for candidates in (16, 64, 256)
+    for iterations in (1, 3, 9)
 }
 
 DATA: dict[str, Settings] = {
