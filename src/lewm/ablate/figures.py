@@ -18,7 +18,9 @@ from lewm.config import flat
 from lewm.evaluate.closed_loop import wilson_interval
 from lewm.files import atomic_path
 
-WIDTH, HEIGHT, DPI = 4.2, 3.2, 130
+WIDTH, HEIGHT, DPI = 4.2, 2.8, 130
+COLUMNS, ROW = 2, 0.16  # of the legend: columns a plot is wide, and the height of a row
+CROWDED = 0.06  # ticks nearer than this share of the axis are not labelled
 _STYLE = {
     "font.size": 9.0,
     "axes.grid": True,
@@ -56,7 +58,9 @@ def write_figures(folder: Path, table: Table, jobs: Sequence[Job], results: Path
                 axes.set_title(task, fontsize=9)
                 _draw(axes, study, variants, [job for job in jobs if (job.study, job.task) == (name, task)])
             handles, labels = figure.axes[0].get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=7.5)
+            columns = COLUMNS * len(tasks)
+            figure.set_figheight(HEIGHT + ROW * math.ceil(len(labels) / columns))
+            figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=7.5)
             with atomic_path(folder / f"{name}.png") as temporary:
                 figure.savefig(temporary, dpi=DPI)
         paths.append(folder / f"{name}.png")
@@ -124,8 +128,20 @@ def _draw_success(axes: Axes, curve: str, variants: Measured, jobs: Sequence[Job
         axes.axhline(share, color="grey", linewidth=0.8, linestyle=":", label="random policy")
     at = sorted({x for group in points.values() for x, _, _ in group})
     axes.set(xlabel=curve, ylabel="success", ylim=(-0.02, 1.02), xscale="log" if at and at[0] > 0 else "linear")
-    axes.set_xticks(at)
+    axes.set_xticks(_apart(at))
     _plain_numbers(axes.xaxis)
+
+
+def _apart(values: Sequence[float]) -> list[float]:
+    """Return those of ascending values that can be labelled side by side, on the scale that the axis has."""
+    if not values:
+        return []
+    place = [math.log(value) if values[0] > 0 else value for value in values]
+    kept = [0]
+    for k in range(1, len(values)):
+        if place[k] - place[kept[-1]] >= CROWDED * (place[-1] - place[0]):
+            kept.append(k)
+    return [values[k] for k in kept]
 
 
 def _plain_numbers(axis: Axis) -> None:
