@@ -113,10 +113,13 @@ RIVALS: dict[str, Settings | Rival] = {
 }
 
 COST: dict[str, Settings] = {
-    f"{cost}, {over}": {"plan.cost": cost, "plan.over": over}
-    for cost in ("tokens", "pooled", "steps_to_go")
-    for over in ("last", "sum")
-} | {"MPPI": {"plan.planner": "mppi"}}
+    **{
+        f"{cost}, {over}": {"plan.cost": cost, "plan.over": over}
+        for cost in ("tokens", "pooled", "steps_to_go")
+        for over in ("last", "sum")
+    },
+    "MPPI": {"plan.planner": "mppi"},
+}
 
 BUDGET: dict[str, Settings] = {
     f"{candidates} x {iterations}": {"plan.candidates": candidates, "plan.iterations": iterations}
