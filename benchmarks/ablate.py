@@ -5,7 +5,8 @@
     python benchmarks/ablate.py --tables docs/results.md --figures docs
 
 This is `lewm ablate benchmarks/ablate.py --out benchmarks/results/ablate.jsonl` with the options given. Jobs that are
-in the file of results are not done again; a command that was stopped goes on when it is given again.
+in the file of results are not done again; a command that was stopped goes on when it is given again. Run it from the
+repository's root, since one variant names the encoder that it starts from by its path there.
 """
 
 import dataclasses
@@ -137,6 +138,16 @@ CLAIMS: dict[str, Settings] = {
     **{f"article, weight {weight:g}": ARTICLE | {"loss.weight": weight} for weight in (0.01, 0.05, 0.5, 1.0)},
     "article, whole frames": ARTICLE | {"mask.full_context_prob": 1.0},
     "article, squared error": ARTICLE | {"loss.form": "mse"},
+    **{
+        f"article, {name}": ARTICLE | {"loss.regulariser": regulariser}
+        for name, regulariser in (("no regulariser", "none"), ("VICReg", "vicreg"), ("Barlow Twins", "barlow"))
+    },
+    "article, no EMA": ARTICLE | {"train.ema_start": 0.0, "train.ema_end": 0.0},
+    **{
+        f"{name}, {steps} steps": {"train.encoder_from": source, "train.steps": steps, "train.checkpoint_every": 250}
+        for name, source in (("from scratch", ""), ("from Push-T's encoder", "src/lewm/pretrained/push-t"))
+        for steps in (50, 250)
+    },
     "linear stem": {"model.stem": "linear"},
     **{f"predictor width {width}": {"model.predictor_width": width} for width in (24, 48, 96)},
     **{f"predictor depth {depth}": {"model.predictor_depth": depth} for depth in (1, 2, 4, 6)},

@@ -3,7 +3,9 @@
 The store and HDF5 deliver the same clips, frames and actions, from uncompressed files: the store by its sampler, HDF5
 through h5py from contiguous datasets in the four ways that h5py offers, of which the fastest counts. As a stricter
 rival there is also HDF5 that delivers frames alone, as if the actions were held in memory, and as the usual one HDF5 as
-data sets are published: compressed, a chunk a frame, by LZF, the quickest compression that h5py brings. Video delivers
+data sets are published: compressed, a chunk a frame, by LZF, the quickest compression that h5py brings. Where
+stable-worldmodel is installed, its HDF5 data set takes part as well, written by its own writer, read clip by clip and
+stacked as a DataLoader of PyTorch does it in one process. Video delivers
 the frames of the same clips, decoded by PyAV from H.264 files with a keyframe at every other frame, which serve random
 access as well as video can. Copying is the floor below all of them: it moves the frames of the same clips from the
 memory map to one buffer, and does nothing else. Rounds of all ways alternate and the median round counts. Warm rates
@@ -24,6 +26,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import av
@@ -39,6 +44,8 @@ from lewm.data import ClipSampler, Store, StoreMeta, StoreWriter
 BATCH, CLIP_FRAMES, ACTION_SIZE, EPISODE = 64, 2, 2, 100
 ROUNDS, COLD_ROUNDS = 15, 3
 VIDEO_FRAMES, VIDEO_FPS, GOP = 1000, 30, 2  # frames a file and a second; frames from one keyframe to the next
+
+RIVAL = "stable_worldmodel"
 
 Starts = npt.NDArray[np.int64]
 Batch = tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]
@@ -60,6 +67,8 @@ def build(folder: Path, num_frames: int, image_size: int) -> None:
             writer.append(frames, actions)
             h5_frames[start : start + EPISODE] = h5_packed[start : start + EPISODE] = frames
             h5_actions[start : start + EPISODE] = actions
+    if find_spec(RIVAL) is not None:
+        write_swm(folder)
     frames = Store(folder / "store").frames
     for number, start in enumerate(range(0, num_frames, VIDEO_FRAMES)):
         write_video(folder / f"{number}.mp4", frames[start : start + VIDEO_FRAMES])
@@ -87,6 +96,30 @@ def write_video(path: Path, frames: npt.NDArray[np.uint8]) -> None:
         for pixels in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
         container.mux(stream.encode())
+
+
+def write_swm(folder: Path) -> None:
+    """Write the store's episodes again by stable-worldmodel's writer."""
+    store = Store(folder / "store")
+    with import_module(f"{RIVAL}.data.formats.hdf5").HDF5Writer(folder / "swm.h5") as writer:
+        for start in range(0, len(store.frames), EPISODE):
+            rows = slice(start, start + EPISODE)
+            writer.write_episode({"pixels": store.frames[rows], "action": store.actions[rows]})
+
+
+def swm_reader(path: Path) -> Callable[[Starts], Batch]:
+    """Return what reads clips by stable-worldmodel's data set, with PyTorch's stacking."""
+    from torch.utils.data import default_collate
+
+    dataset = import_module(f"{RIVAL}.data.formats.hdf5").HDF5Dataset(path=path, num_steps=CLIP_FRAMES)
+
+    def read(starts: Starts) -> Batch:
+        # its clips are numbered through, without those that would leave their episode
+        first = starts - (CLIP_FRAMES - 1) * (starts // EPISODE)
+        batch = default_collate([dataset[index] for index in first.tolist()])
+        return batch["pixels"].permute(0, 1, 3, 4, 2).numpy(), batch["action"][:, :-1].numpy()
+
+    return read
 
 
 def files(folder: Path) -> list[Path]:
@@ -210,13 +243,19 @@ def measure_warm(folder: Path, seconds: float) -> tuple[dict[str, float], float]
         "video": lambda step: video.read(starts[step % steps]),
         "copy": lambda step: copy(starts[step % steps]),
     }
+    if find_spec(RIVAL) is not None:
+        read_swm = swm_reader(folder / "swm.h5")
+        ways["hdf5_swm"] = lambda step: read_swm(starts[step % steps])
     clips = sampler.batch(0)
     plain, buffer = store.frames.view(np.ndarray), np.empty_like(clips.frames)
 
     def copy(starts: Starts) -> None:
         np.take(plain, starts[:, None] + np.arange(CLIP_FRAMES), axis=0, out=buffer, mode="clip")
 
-    for read in (hdf5.slices, hdf5.direct, hdf5.fancy, hdf5.low_level, packed.low_level):
+    readers = [hdf5.slices, hdf5.direct, hdf5.fancy, hdf5.low_level, packed.low_level]
+    if "hdf5_swm" in ways:
+        readers.append(read_swm)
+    for read in readers:
         frames, actions = read(clips.index)
         if not (np.array_equal(frames, clips.frames) and np.array_equal(actions, clips.actions)):
             raise SystemExit("the store and HDF5 give different clips")
@@ -311,6 +350,7 @@ def main() -> None:
         "ratio_to_hdf5": round(warm["store"] / ways[best], 2),
         "ratio_to_hdf5_frames_only": round(warm["store"] / warm["hdf5_frames_only"], 2),
         "ratio_to_hdf5_compressed": round(warm["store"] / warm["hdf5_packed"], 1),
+        "ratio_to_stable_worldmodel": round(warm["store"] / warm["hdf5_swm"], 1) if "hdf5_swm" in warm else None,
         "ratio_to_hdf5_cold": round(cold["store"] / cold["hdf5_slices"], 2) if cold else None,
         "ratio_to_video": round(warm["store"] / warm["video"], 1),
         "ratio_to_copying": round(warm["store"] / warm["copy"], 2),
@@ -338,6 +378,7 @@ def main() -> None:
         "numpy": np.__version__,
         "h5py": h5py.__version__,
         "pyav": av.__version__,
+        "stable_worldmodel": version("stable-worldmodel") if "hdf5_swm" in warm else None,
     }
     line = json.dumps(result)
     if args.out is not None:

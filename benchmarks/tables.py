@@ -85,23 +85,29 @@ def evaluations(summary: Mapping[str, Any]) -> str:
 
 
 def sampler(summary: Mapping[str, Any]) -> str:
-    """Return the sampler's table."""
-    cold = summary["clips_per_s_cold"]
-    way = summary["hdf5_way"].replace("_", " ")
-    rows = [
-        ["store, warm, clips/s", f"{summary['clips_per_s_warm']:,.0f}"],
-        ["its share of the speed of copying the same frames", f"{summary['ratio_to_copying']:.2f}"],
-        ["its page faults a batch", f"{summary['page_faults_a_batch']:.1f}"],
-        [f"warm, over HDF5's fastest way ({way}), the same frames and actions", f"{summary['ratio_to_hdf5']:.2f}"],
-        ["warm, over HDF5 that reads frames alone", f"{summary['ratio_to_hdf5_frames_only']:.2f}"],
-        ["bare copying over HDF5: no reader into memory can have more", f"{summary['ratio_to_hdf5_of_copying']:.2f}"],
-        ["warm, over HDF5 compressed a frame (LZF)", f"{summary['ratio_to_hdf5_compressed']:.1f}"],
-        ["warm, over video", f"{summary['ratio_to_video']:.0f}"],
-        ["store, cold, clips/s", f"{cold:,.0f}" if cold else "not measured"],
-        ["cold, over HDF5", f"{summary['ratio_to_hdf5_cold']:.2f}" if cold else "not measured"],
-    ]
+    """Return the sampler's table, with a column for each of two machines."""
+    other = json.loads((RESULTS / "sampler_another_machine.json").read_text(encoding="utf-8"))
+    runs = (summary, other)
+    rows: list[list[str]] = []
+
+    def row(name: str, key: str, form: str) -> None:
+        rows.append([name, *("not measured" if run.get(key) is None else f"{run[key]:{form}}" for run in runs)])
+
+    ways = {run["hdf5_way"].replace("_", " ") for run in runs}
+    row("store, warm, clips/s", "clips_per_s_warm", ",.0f")
+    row("its share of the speed of copying the same frames", "ratio_to_copying", ".2f")
+    row("its page faults a batch", "page_faults_a_batch", ".1f")
+    row(f"warm, over HDF5's fastest way ({', '.join(ways)}), the same frames and actions", "ratio_to_hdf5", ".2f")
+    row("warm, over HDF5 that reads frames alone", "ratio_to_hdf5_frames_only", ".2f")
+    row("bare copying over HDF5: no reader into memory can have more", "ratio_to_hdf5_of_copying", ".2f")
+    row("warm, over HDF5 compressed a frame (LZF)", "ratio_to_hdf5_compressed", ".1f")
+    row("warm, over stable-worldmodel's HDF5 data set", "ratio_to_stable_worldmodel", ".0f")
+    row("warm, over video", "ratio_to_video", ".0f")
+    row("store, cold, clips/s", "clips_per_s_cold", ",.0f")
+    row("cold, over HDF5", "ratio_to_hdf5_cold", ".2f")
     head = f"{summary['clip_frames']}-frame clips at {summary['image_size']} px, batches of {summary['batch_size']}"
-    return f"{table([head, ''], rows)}\n\n{machine(summary)}"
+    machines = "\n".join(machine(run) for run in runs)
+    return f"{table([head, 'one machine', 'another'], rows)}\n\n{machines}"
 
 
 def importing(summary: Mapping[str, Any]) -> str:
