@@ -5,7 +5,8 @@
     python benchmarks/push_t.py --keep runs/pretrain-push-t
     python benchmarks/pretrain.py runs/pretrain-push-t/run push-t
 
-The folder gets the run's weights, its settings without the path of its data, and `eval.json` as `metrics.json`.
+The folder gets the run's weights, its settings without the path of its data and with the planning that was measured,
+and `eval.json` as `metrics.json`.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from lewm.config import PlanConfig
 from lewm.envs import TASKS
 from lewm.files import write_text
 from lewm.pretrained import FOLDER
@@ -34,8 +36,10 @@ def main() -> None:
     size = sum(tensor.nbytes for tensor in loaded.model.state_dict().values())
     if size > LARGEST:
         parser.error(f"run={arguments.run}: its weights have {size} bytes; at most {LARGEST} are shipped")
+    measured = {field.name: metrics["planning"][field.name] for field in dataclasses.fields(PlanConfig)}
     config = dataclasses.replace(
         loaded.config,
+        plan=PlanConfig(**measured),
         data=dataclasses.replace(loaded.config.data, path=""),
         train=dataclasses.replace(loaded.config.train, encoder_from=""),
     )

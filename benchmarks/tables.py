@@ -32,7 +32,7 @@ def hard(evaluation: Mapping[str, Any]) -> str:
     if not part["count"]:
         return "none"
     ours, chance = rate(part["success_rate"], part["ci95"]), rate(part["random_success_rate"], part["random_ci95"])
-    return f"{ours}, ({chance}): {part['count']}"
+    return f"{ours} of {part['count']}; random {chance}"
 
 
 def evaluations(summary: Mapping[str, Any]) -> str:
@@ -59,6 +59,7 @@ def evaluations(summary: Mapping[str, Any]) -> str:
         "state R², linear probe on flattened tokens (random encoder)",
         lambda e: f"{e['probe']['r2']:.3f} ({e['probe']['linear_flattened']['random_r2']:.3f})",
     )
+    row("the same by state variable", lambda e: ", ".join(f"{n} {v:.2f}" for n, v in e["probe"]["r2_by_state"].items()))
     row("rank correlation of cost and true distance", lambda e: f"{e['cost']['rank_correlation_distance']:.2f}")
     row("rank correlation of cost and steps to go", lambda e: f"{e['cost']['rank_correlation']:.2f}")
     planner = evals[0]["planning"]
@@ -69,7 +70,7 @@ def evaluations(summary: Mapping[str, Any]) -> str:
         row("moving straight", lambda e: rate(e["planning"]["straight_success_rate"], e["planning"]["straight_ci95"]))
     row("solved at the start", lambda e: f"{100 * e['planning']['solved_at_start']:.0f}%")
     if "by_start" in planner:
-        row("hard starts (random policy): episodes", hard)
+        row("success from hard starts", hard)
     split = evals[0]["cost"]["split_episodes"]
     for name in ("planner_alone", "cost_alone", "model"):
         row(

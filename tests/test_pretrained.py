@@ -1,5 +1,6 @@
 """Models that come with the package: listed, loaded by name, and whole."""
 
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -69,4 +70,5 @@ def test_models_that_come_with_the_package_are_whole() -> None:
         assert loaded.config.data.path == loaded.config.train.encoder_from == ""  # no machine's paths
         files = {file.name for file in (pretrained.FOLDER / name).iterdir()}
         assert files == {CONFIG, WEIGHTS, "metrics.json"}
-        assert json.loads((pretrained.FOLDER / name / "metrics.json").read_text(encoding="utf-8"))
+        planning = json.loads((pretrained.FOLDER / name / "metrics.json").read_text(encoding="utf-8"))["planning"]
+        assert dataclasses.asdict(loaded.config.plan).items() <= planning.items()  # it plans as it was measured
