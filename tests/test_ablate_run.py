@@ -18,6 +18,7 @@ from lewm.ablate import Job, Table
 from lewm.ablate.measure import Work
 from lewm.ablate.results import Line, append, by_label, read
 from lewm.ablate.run import Done, run_jobs
+from lewm.cli import main
 
 FIXTURE = Path(__file__).with_name("ablation_fixture.py")
 
@@ -129,6 +130,37 @@ def test_claimed_training_is_left_to_who_claimed_it(tmp_path: Path, recorder: Re
 def test_bad_number_of_workers(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="jobs=0: must be at least 1"):
         go(tmp_path, workers=0)
+
+
+def test_interrupted_command_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "do", interrupt)
+    out = tmp_path / "out.jsonl"
+    assert main(["ablate", str(FIXTURE), "--out", str(out), "--work", str(tmp_path)]) == 130
+    *_, last = capsys.readouterr().err.splitlines()
+    assert last == f"stopped; {out} keeps the results so far, and the same command goes on"
+
+
+@pytest.mark.parametrize("options", [[], ["--list"]])
+def test_out_that_cannot_be_gone_on_from_is_refused_first(
+    tmp_path: Path, recorder: Recorder, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    out = tmp_path / "out.jsonl"
+    command = ["ablate", str(FIXTURE), "--work", str(tmp_path / "work"), *options, "--out"]
+    assert main([*command, str(tmp_path)]) == 1
+    assert (
+        capsys.readouterr().err
+        == f"error: out={tmp_path}: is a folder; give a file, such as {tmp_path}/results.jsonl\n"
+    )
+    out.write_text("# notes\n", encoding="utf-8")
+    assert main([*command, str(out)]) == 1
+    assert f"error: out={out}: line 1 is not one of results" in capsys.readouterr().err
+    assert not recorder.calls
+    assert out.read_text(encoding="utf-8") == "# notes\n"
 
 
 def command(folder: Path, *options: str) -> subprocess.Popen[str]:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+import lewm.rivals
 from ablation_fixture import DATA, TABLE, table
 from lewm.ablate import Job, Rival, Study, Table, TaskData, load_table, select
+from lewm.ablate.table import RIVALS
 from lewm.config import PlanConfig, preset
 
 BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "ablate.py"
@@ -86,6 +88,24 @@ def test_keys_follow_all_that_a_result_depends_on() -> None:
         ({"tasks": ("room",)}, "study levers: tasks=room: must be one of rooms; did you mean rooms?"),
         ({"curve": "data.train_shar"}, "curve=data.train_shar: must be one of"),
         ({"curve": "plan.candidates x loss.form"}, "curve=loss.form: must be one of"),
+        ({"curve": "step x plan.iterations"}, "study levers: curve=step x plan.iterations: step is drawn by itself; "
+         "leave the other out"),
+        ({"seeds": (0, 1, 0)}, "study levers: seeds=(0, 1, 0): has 0 twice; leave one out"),
+        ({"tasks": ["rooms", "rooms"]}, "has rooms twice; leave one out"),
+        ({"seeds": 3}, "study levers: seeds=3: must be a list or a tuple; put it in square brackets"),
+        ({"tasks": "rooms"}, "study levers: tasks='rooms': must be a list or a tuple; put it in square brackets"),
+        ({"seeds": ("0",)}, "levers / ours / rooms: seed=0: must be int"),
+        ({"variants": ["ours"]}, "study levers: variants=['ours']: must be a mapping; give settings by the variant's"),
+        ({"variants": {}}, "study levers: variants={}: must not be empty; add one, or leave the study out"),
+        ({"seeds": ()}, "study levers: seeds=(): must not be empty"),
+        ({"tasks": ()}, "study levers: tasks=(): must not be empty"),
+        ({"variants": {"a": None}}, "levers / a / rooms: settings=None: must be settings by name (or a Rival); give {} "
+         "to change nothing"),
+        ({"variants": {"a": "gcbc"}}, "levers / a / rooms: settings='gcbc': must be settings by name (or a Rival)"),
+        ({"variants": {"a": Rival("gcbcx")}}, "levers / a / rooms: rival=gcbcx: must be one of tdmpc2, dreamer, gcbc, "
+         "swm-lewm; did you mean gcbc?"),
+        ({"variants": {"a": {"eval.goal_offset": 20}}}, "levers / a / rooms: eval.goal_offset=20: must be below the "
+         "task's episode_length, 20; lower it, or collect longer episodes"),
     ],
 )  # fmt: skip
 def test_what_cannot_run_is_refused(study: dict[str, Any], told: str) -> None:
@@ -101,6 +121,11 @@ def test_data_that_cannot_be_collected_is_refused() -> None:
         made(task="tow-room")
     with pytest.raises(ValueError, match="task rooms: episodes=1: must be at least 2"):
         made(episodes=1)
+    for name, value in (("episodes", 40.5), ("episode_length", "100"), ("seed", True), ("image_size", 64.0)):
+        with pytest.raises(ValueError, match=rf"task rooms: {name}={value!r}: must be an integer; give a whole number"):
+            made(**{name: value})
+    with pytest.raises(ValueError, match=r"^studies={}: must not be empty; add a Study$"):
+        made()
     with pytest.raises(ValueError, match="preset=tinny"):
         Table(tasks={}, studies={}, preset="tinny")
 
@@ -128,6 +153,32 @@ def test_table_is_read_from_a_python_file(tmp_path: Path) -> None:
     (tmp_path / "empty.py").write_text("TABEL = 1\n", encoding="utf-8")
     with pytest.raises(ValueError, match=r"empty\.py: defines no TABLE; write TABLE ="):
         load_table(tmp_path / "empty.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x = 1\ny = (\n", "line 2: SyntaxError: '(' was never closed"),
+        (
+            "from lewm.ablate import Study\n\nStudy(variant={})\n",
+            "line 3: TypeError: Study.__init__() got an unexpected",
+        ),
+        ("def fail():\n    return {}['a']\n\nfail()\n", "line 2: KeyError: 'a'"),
+        ("raise RuntimeError('one\\ntwo')\n", "line 1: RuntimeError: one two"),
+        ("import no_such\n", "line 1: ModuleNotFoundError: No module named 'no_such'"),
+    ],
+)
+def test_mistake_in_a_table_is_one_line(tmp_path: Path, text: str, told: str) -> None:
+    path = tmp_path / "studies.py"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(f"table={path}: {told}")) as error:
+        load_table(path)
+    assert str(error.value).endswith("; mend the file")
+    assert "\n" not in str(error.value)
+
+
+def test_names_of_rivals_are_those_of_the_package() -> None:
+    assert tuple(lewm.rivals.RIVALS) == RIVALS
 
 
 def test_studies_of_the_project_are_sound() -> None:

@@ -27,7 +27,7 @@ def test_seeds_are_summed_up() -> None:
     assert page.endswith("|\n<!-- /study levers -->\nafter\n")
     (row,) = rows(page)
     low, high = wilson_interval(22, 30)
-    assert row == {
+    assert row == {  # whether moving straight gets there was not measured
         "variant": "ours",
         "seeds": "2",
         "error ratio, 1 and 8 ahead": "0.10, 0.80",
@@ -65,6 +65,33 @@ def test_diverged_seeds_and_missing_parts() -> None:
     assert slow["success (95%, episodes)"] == "–"
     assert pooled["hard starts (95%, episodes)"].startswith("20% (")
     assert pooled["hard starts (95%, episodes)"].endswith(", 5)")
+
+
+def test_what_many_rows_share_is_said_once() -> None:
+    jobs = [job for job in TABLE.jobs() if (job.study, job.seed) == ("levers", 0)]
+    lines = [line_for(job, success=0.1 * k) for k, job in enumerate(jobs)]
+    page = filled(PAGE, TABLE.jobs(), lines)
+    assert list(rows(page)[0]) == ["variant", "success (95%, episodes)"]
+    assert "|\n\nThe same in every row: seeds: 1; error ratio, 1 and 8 ahead: 0.10, 0.80; " in page
+    assert "; parameters: 1,234; ms a step: 20.\n<!-- /study" in page
+    assert rows(filled(PAGE, TABLE.jobs(), lines[1:]))[0]["seeds"] == "1"  # two rows are read at a glance
+    lines[0]["error"] = "loss=nan: not finite at step 3"
+    assert [row["seeds"] for row in rows(filled(PAGE, TABLE.jobs(), lines))] == ["1 (1 diverged)", "1", "1"]
+
+
+def test_moving_straight_and_too_few_episodes() -> None:
+    first, second = (job for job in TABLE.jobs() if (job.study, job.variant) == ("levers", "ours"))
+    lines = [line_for(first), line_for(second)]
+    for line in lines:
+        line["eval"]["planning"]["straight_success_rate"] = 0.7
+        line["eval"]["cost"]["split_episodes"] = 2
+    (row,) = rows(filled(PAGE, TABLE.jobs(), lines))
+    low, high = wilson_interval(14, 20)
+    assert row["moving straight (95%, episodes)"] == f"70% ({100 * low:.0f}-{100 * high:.0f}, 20)"
+    assert "planner alone, cost alone, model (episodes)" not in row
+    lines[0]["eval"]["cost"]["split_episodes"] = 3
+    (row,) = rows(filled(PAGE, TABLE.jobs(), lines))
+    assert row["planner alone, cost alone, model (episodes)"].endswith(" (5)")
 
 
 def test_results_of_another_table_are_left_out() -> None:

@@ -783,6 +783,7 @@ def _ablate(argv: list[str]) -> int:
     from lewm.ablate import load_table, select
     from lewm.ablate.results import by_label, read
 
+    read(args.out)  # a file that is not one of results is refused before anything is done
     table = load_table(args.table)
     chosen = select(table, studies=args.study, variants=args.variants, tasks=args.tasks, seeds=args.seeds)
     summary: dict[str, Any] = {"out": str(args.out), "failed": []}
@@ -806,6 +807,9 @@ def _ablate(argv: list[str]) -> int:
             )
         except RuntimeError as error:  # a worker or a cluster failed; the message says what is left to do
             raise ValueError(str(error)) from error
+        except KeyboardInterrupt:
+            _announce(f"stopped; {args.out} keeps the results so far, and the same command goes on")
+            raise
         summary["failed"] = list(done.failed)
     there = by_label(read(args.out))
     rows = [(job, job.label in there) for job in chosen]

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -21,6 +22,9 @@ from lewm.files import atomic_path
 WIDTH, HEIGHT, DPI = 4.2, 2.8, 130
 COLUMNS, ROW = 2, 0.16  # of the legend: columns a plot is wide, and the height of a row
 CROWDED = 0.06  # ticks nearer than this share of the axis are not labelled
+ASIDE = 0.012  # share of the axis between points of two lines over the same value
+SQUEEZED = 0.3  # success is drawn without the random policy's line where that would leave it less of the axis
+MARKERS, LINES = "os^DvPX", ("-", "--", "-.")  # dotted lines are the trivial rivals'
 _STYLE = {
     "font.size": 9.0,
     "axes.grid": True,
@@ -57,39 +61,59 @@ def write_figures(folder: Path, table: Table, jobs: Sequence[Job], results: Path
                 axes = figure.add_subplot(1, len(tasks), k + 1)
                 axes.set_title(task, fontsize=9)
                 _draw(axes, study, variants, [job for job in jobs if (job.study, job.task) == (name, task)])
-            handles, labels = figure.axes[0].get_legend_handles_labels()
+            legend = _legend(figure, list(study.variants))
             columns = COLUMNS * len(tasks)
-            figure.set_figheight(HEIGHT + ROW * math.ceil(len(labels) / columns))
-            figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=7.5)
+            figure.set_figheight(HEIGHT + ROW * math.ceil(len(legend) / columns))
+            figure.legend(list(legend.values()), list(legend), loc="outside lower center", ncols=columns, fontsize=7.5)
             with atomic_path(folder / f"{name}.png") as temporary:
                 figure.savefig(temporary, dpi=DPI)
         paths.append(folder / f"{name}.png")
     return paths
 
 
+def _legend(figure: Figure, variants: list[str]) -> dict[str, Any]:
+    """Return the labels of all panels with a handle each, each once: variants in the table's order, then the others."""
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    order = {name: k for k, name in enumerate(variants)}
+    return dict(sorted(found.items(), key=lambda item: order.get(item[0], len(order))))
+
+
+def _style(k: int, count: int) -> dict[str, Any]:
+    """Return how the k-th line of several is drawn: lines at the same place can be told apart, later ones are finer."""
+    colours = mpl.color_sequences["tab20" if count > 10 else "tab10"]
+    return {
+        "color": colours[k % len(colours)],
+        "linestyle": LINES[k % len(LINES)],
+        "linewidth": 2.2 - 1.4 * k / count,
+        "marker": MARKERS[k % len(MARKERS)],
+        "markersize": 4,
+        "markerfacecolor": "none",
+    }
+
+
 def _draw(axes: Axes, study: Study, variants: Measured, jobs: Sequence[Job]) -> None:
     assert study.curve is not None
-    colours = mpl.color_sequences["tab20" if len(variants) > 10 else "tab10"]
+    styles = {name: _style(k, len(variants)) for k, name in enumerate(variants)}
     if study.curve == "prediction.horizon":
-        for k, (name, lines) in enumerate(variants.items()):
-            if not any(map(_horizon, lines)):  # a policy predicts nothing
-                continue
+        for name, lines in variants.items():
             steps = sorted({step for line in lines for step in _horizon(line)})
             means = [mean(ahead(line, "error_ratio", step) for line in lines) for step in steps]
             errors = [math.nan if error is None else error for error in means]
-            axes.plot(steps, errors, "o-", markersize=3, color=colours[k % len(colours)], label=name)
+            if not all(map(math.isnan, errors)):  # a policy predicts nothing
+                axes.plot(steps, errors, **styles[name], label=name)
         axes.axhline(1, color="grey", linewidth=0.8, linestyle=":", label="copy or mean")
         axes.set(xlabel="model steps ahead", ylabel="error over the trivial rival's", yscale="log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         _plain_numbers(axes.yaxis)
     elif study.curve == "step":
-        for k, (name, lines) in enumerate(variants.items()):
-            for number, line in enumerate(lines):  # one line a seed, labelled once
+        for name, lines in variants.items():
+            for line in lines:  # one line a seed
                 curve = line["train"].get("curve", {})
-                label = name if number == 0 else None
-                axes.plot(
-                    curve.get("step", []), curve.get("effective_rank", []), color=colours[k % len(colours)], label=label
-                )
+                if steps := curve.get("step"):
+                    axes.plot(steps, curve["effective_rank"], **dict(styles[name], marker=""), label=name)
         axes.axhline(1, color="grey", linewidth=0.8, linestyle=":", label="collapse")
         axes.set(xlabel="training step", ylabel="effective rank")
     else:
@@ -98,7 +122,7 @@ def _draw(axes: Axes, study: Study, variants: Measured, jobs: Sequence[Job]) -> 
 
 def _draw_success(axes: Axes, curve: str, variants: Measured, jobs: Sequence[Job]) -> None:
     """Draw success over a setting, or over the product of several, with a line for each value of all but the first."""
-    names, colours = curve.split(" x "), mpl.color_sequences["tab10"]
+    names = curve.split(" x ")
     points: dict[tuple[float, ...], list[tuple[float, int, int]]] = {}
     chance: list[tuple[int, int]] = []
     for variant, lines in variants.items():
@@ -110,26 +134,41 @@ def _draw_success(axes: Axes, curve: str, variants: Measured, jobs: Sequence[Job
         values = [settings[name] for name in names]
         points.setdefault(tuple(values[1:]), []).append((math.prod(values), *found))
         chance.append(random)
+    at = sorted({x for group in points.values() for x, _, _ in group})
+    scale = "log" if at and at[0] > 0 else "linear"
+    lowest = 1.0
     for k, (rest, group) in enumerate(sorted(points.items())):
         group.sort()
         rates = [reached / count for _, reached, count in group]
         ends = [wilson_interval(reached, count) for _, reached, count in group]
+        lowest = min(lowest, *(low for low, _ in ends))
         bars = [
             [max(0.0, rate - low) for rate, (low, _) in zip(rates, ends, strict=True)],  # rounding may cross 0
             [max(0.0, high - rate) for rate, (_, high) in zip(rates, ends, strict=True)],
         ]
         label = ", ".join(f"{name} {number:g}" for name, number in zip(names[1:], rest, strict=True)) or "model"
-        axes.errorbar(
-            [x for x, _, _ in group], rates, bars, fmt="o-", markersize=3.5, capsize=2, label=label,
-            color=colours[k % len(colours)],
-        )  # fmt: skip
+        places = _beside([x for x, _, _ in group], at, k - (len(points) - 1) / 2)
+        axes.errorbar(places, rates, bars, **_style(k, len(points)), elinewidth=1, capsize=2, label=label)
     if chance:
         share = sum(reached for reached, _ in chance) / sum(count for _, count in chance)
-        axes.axhline(share, color="grey", linewidth=0.8, linestyle=":", label="random policy")
-    at = sorted({x for group in points.values() for x, _, _ in group})
-    axes.set(xlabel=curve, ylabel="success", ylim=(-0.02, 1.02), xscale="log" if at and at[0] > 0 else "linear")
+        if 1 - lowest >= SQUEEZED * (1 - share):
+            lowest = min(lowest, share)
+            axes.axhline(share, color="grey", linewidth=0.8, linestyle=":", label="random policy")
+        else:
+            told = f"random policy below, at {share:.0%}"
+            axes.annotate(told, (0.99, 0.02), xycoords="axes fraction", ha="right", color="grey", fontsize=7.5)
+    bottom = max(-0.02, lowest - 0.1 * (1.02 - lowest))
+    axes.set(xlabel=curve, ylabel="success", ylim=(bottom, 1.02), xscale=scale)
+    axes.set_yticks([rate for rate in axes.get_yticks() if max(0, bottom) <= rate < 1.001])
     axes.set_xticks(_apart(at))
     _plain_numbers(axes.xaxis)
+
+
+def _beside(values: Sequence[float], at: Sequence[float], turn: float) -> list[float]:
+    """Return values moved by some turns of `ASIDE`, on the scale that an axis with ascending ticks has."""
+    if at[0] > 0:
+        return [value * (at[-1] / at[0]) ** (turn * ASIDE) for value in values]
+    return [value + (at[-1] - at[0]) * turn * ASIDE for value in values]
 
 
 def _apart(values: Sequence[float]) -> list[float]:

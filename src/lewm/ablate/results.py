@@ -15,7 +15,7 @@ Line = dict[str, Any]
 
 
 def append(path: Path, line: Line) -> None:
-    """Append one line, whole and on disk; a line before it that a kill has cut short is ended first.
+    """Append one line, whole and on disk, in place of a last line that a kill has cut short.
 
     Raises:
         OSError: If it cannot be written.
@@ -24,25 +24,37 @@ def append(path: Path, line: Line) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     with plain_os_error(path, "the lines before are kept"), lock, path.open("ab+", buffering=0) as file:
-        if size := file.seek(0, os.SEEK_END):
-            file.seek(size - 1)
-            text = text if file.read(1) == b"\n" else "\n" + text
+        file.seek(0)
+        whole, _, last = file.read().rpartition(b"\n")
+        if _is_torn(last.decode(errors="replace")):
+            file.truncate(len(whole) + 1 if whole else 0)
+        elif last:
+            text = "\n" + text
         file.write(text.encode())
         os.fsync(file.fileno())
 
 
 def read(path: Path) -> list[Line]:
-    """Return the lines of a file, none if it is missing; what is no JSON object was cut short and is left out."""
+    """Return the lines of a file, none if it is missing; a last line that a kill has cut short is left out.
+
+    Raises:
+        ValueError: If it is a folder, or another line is not one of results.
+    """
+    if path.is_dir():
+        raise ValueError(f"out={path}: is a folder; give a file, such as {path / 'results.jsonl'}")
     if not path.is_file():
         return []
+    *texts, last = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    if not _is_torn(last):
+        texts.append(last)
     lines = []
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
             continue
-        if isinstance(line, dict) and isinstance(line.get("key"), str):
-            lines.append(line)
+        line = _parsed(text)
+        if not isinstance(line, dict) or not isinstance(line.get("key"), str):
+            raise ValueError(f"out={path}: line {number} is not one of results; take it out, or give another file")
+        lines.append(line)
     return lines
 
 
@@ -61,3 +73,16 @@ def made_for(job: Job, line: Line) -> Line:
         "changes": dict(job.changes),
     }
     return mine | {name: value for name, value in line.items() if name not in mine}
+
+
+def _is_torn(last: str) -> bool:
+    """Tell whether what follows the last line break is the beginning of a line, and not a foreign file's text."""
+    return last.startswith("{") and _parsed(last) is None
+
+
+def _parsed(text: str) -> Any:
+    """Return a value of JSON, or None where there is none."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

@@ -5,6 +5,7 @@ import difflib
 import hashlib
 import json
 import runpy
+import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ NAME = "TABLE"
 MOST_LISTED = 20
 CURVES = ("prediction.horizon", "step")
 """What a figure can be drawn over beside settings: the error over model steps ahead, the effective rank over steps."""
+RIVALS = ("tdmpc2", "dreamer", "gcbc", "swm-lewm")
+"""Names of `lewm.rivals.RIVALS`, which takes torch to import."""
 _FILLED_IN = ("preset", "seed", "device", "data.path", "action.kind", "action.size")
 
 Settings = Mapping[str, Any]
@@ -47,7 +50,7 @@ class Rival:
     """A variant that is not this package's model."""
 
     name: str
-    """Name of it in `lewm.rivals`."""
+    """One of `RIVALS`."""
     settings: Settings = field(default_factory=dict)
     """What it changes, such as how it plans."""
 
@@ -59,9 +62,9 @@ class Study:
     variants: Mapping[str, Settings | Rival]
     """What each variant changes, by its name."""
     tasks: Sequence[str]
-    """Tasks of the table."""
+    """Tasks of the table, each once."""
     seeds: Sequence[int] = (0, 1, 2)
-    """Seeds of training and evaluation."""
+    """Seeds of training and evaluation, each once."""
     settings: Settings = field(default_factory=dict)
     """What every variant has in this study, such as `train.steps` and `eval.episodes`."""
     curve: str | None = None
@@ -85,11 +88,17 @@ class Table:
         for name, data in self.tasks.items():
             with _said_by(f"task {name}"):
                 _choose("task", data.task, TASKS)
-                for field_, least in (("episodes", 2), ("episode_length", 2), ("seed", 0)):
-                    if (value := getattr(data, field_)) < least:
+                for field_, least in (("episodes", 2), ("episode_length", 2), ("image_size", 1), ("seed", 0)):
+                    value = getattr(data, field_)
+                    if not isinstance(value, int) or isinstance(value, bool):
+                        raise ValueError(f"{field_}={value!r}: must be an integer; give a whole number")
+                    if value < least:
                         raise ValueError(f"{field_}={value}: must be at least {least}; give a larger number")
+        if not self.studies:
+            raise ValueError("studies={}: must not be empty; add a Study")
         for name, study in self.studies.items():
             with _said_by(f"study {name}"):
+                _check_lists(study)
                 for task in study.tasks:
                     _choose("tasks", task, self.tasks)
                 _check_curve(study)
@@ -165,11 +174,16 @@ def load_table(path: Path) -> Table:
     The file is a program of the user's own and is run as one, as `python FILE` would: name no file of a stranger.
 
     Raises:
-        ValueError: If there is no such file, or no table in it.
+        ValueError: If there is no such file, it fails, or it has no table.
     """
     if not path.is_file():
         raise ValueError(f"table={path}: no such file; give a Python file that defines {NAME}")
-    table = runpy.run_path(str(path)).get(NAME)
+    try:
+        table = runpy.run_path(str(path)).get(NAME)
+    except ValueError:  # this package's own, which says what to change
+        raise
+    except Exception as error:
+        raise ValueError(_mistake(path, error)) from error
     if not isinstance(table, Table):
         raise ValueError(f"table={path}: defines no {NAME}; write {NAME} = lewm.ablate.Table(...)")
     return table
@@ -201,8 +215,6 @@ def select(
             for name in wanted:
                 _choose(field_, name, there)
             jobs = [job for job in jobs if getattr(job, field_) in wanted]
-    if not jobs:
-        raise ValueError("selection: no job has all that was chosen; choose less")
     return jobs
 
 
@@ -211,13 +223,24 @@ def _job(table: Table, study: str, variant: str, task: str, seed: int) -> Job:
     given = what.variants[variant]
     rival, changes = (given.name, given.settings) if isinstance(given, Rival) else (None, given)
     with _said_by(f"{study} / {variant} / {task}"):
+        if rival is not None:
+            _choose("rival", rival, RIVALS)
         settings: dict[str, Any] = {"model.image_size": data.image_size}
         for part in (data.settings, what.settings, changes):
+            if not isinstance(part, Mapping):
+                raise ValueError(
+                    f"settings={part!r}: must be settings by name (or a Rival); give {{}} to change nothing"
+                )
             settings |= flat(part)
         for name in _FILLED_IN:
             if name in settings:
                 raise ValueError(f"{name}={settings[name]}: is filled in for every job; leave it out")
         config = with_settings(preset(table.preset), settings | {"seed": seed})
+        if config.eval.goal_offset >= data.episode_length:
+            raise ValueError(
+                f"eval.goal_offset={config.eval.goal_offset}: must be below the task's episode_length, "
+                f"{data.episode_length}; lower it, or collect longer episodes"
+            )
         task_class = TASKS[data.task]
         action = ActionConfig(kind=task_class.action_kind, size=task_class.action_size)
         return Job(
@@ -232,6 +255,21 @@ def _job(table: Table, study: str, variant: str, task: str, seed: int) -> Job:
         )
 
 
+def _check_lists(study: Study) -> None:
+    """Refuse what names no jobs, or one twice, which would count its episodes twice."""
+    if not isinstance(study.variants, Mapping):
+        raise ValueError(f"variants={study.variants!r}: must be a mapping; give settings by the variant's name")
+    for field_ in ("tasks", "seeds"):
+        value = getattr(study, field_)
+        if not isinstance(value, Sequence) or isinstance(value, str):
+            raise ValueError(f"{field_}={value!r}: must be a list or a tuple; put it in square brackets")
+        if twice := [item for item in value if value.count(item) > 1]:
+            raise ValueError(f"{field_}={value}: has {twice[0]} twice; leave one out")
+    for field_ in ("variants", "tasks", "seeds"):
+        if not getattr(study, field_):
+            raise ValueError(f"{field_}={getattr(study, field_)}: must not be empty; add one, or leave the study out")
+
+
 def _check_curve(study: Study) -> None:
     curve = study.curve
     if curve is None or curve in CURVES:
@@ -239,6 +277,8 @@ def _check_curve(study: Study) -> None:
     names = flat({group: value for group, value in dataclasses.asdict(Config()).items() if isinstance(value, dict)})
     numbers = [name for name, value in names.items() if isinstance(value, int | float)]
     for name in curve.split(" x "):
+        if name in CURVES:
+            raise ValueError(f"curve={curve}: {name} is drawn by itself; leave the other out")
         _choose("curve", name, [*CURVES, *numbers])
 
 
@@ -250,6 +290,16 @@ def _choose(field_: str, value: Any, there: Iterable[Any]) -> None:
         listed = ", ".join(names) if len(names) <= MOST_LISTED else f"{len(names)} names"
         remedy = f"did you mean {near[0]}?" if near else "add it"
         raise ValueError(f"{field_}={value}: must be one of {listed or 'none'}; {remedy}")
+
+
+def _mistake(path: Path, error: Exception) -> str:
+    """Say in one line what is wrong with a table's file, and where in it."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    text = str(error)
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        lines, text = [error.lineno], error.msg
+    line = f"line {lines[-1]}: " if lines and lines[-1] else ""
+    return f"table={path}: {line}{type(error).__name__}: {' '.join(text.split())}; mend the file"
 
 
 def _digest(content: Mapping[str, Any]) -> str:

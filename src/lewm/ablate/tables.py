@@ -11,6 +11,8 @@ from lewm.evaluate.closed_loop import wilson_interval
 from lewm.files import write_text
 
 NOTHING = "–"
+FEWEST = 5  # episodes that a rate without its interval is shown for
+MANY = 3  # rows from which on what is the same in all of them is said once, below
 
 Measured = dict[str, list[Line]]
 """The lines of each variant, one a seed; none where nothing was measured."""
@@ -91,15 +93,18 @@ def _place(study: str) -> re.Pattern[str]:
 
 
 def _table(variants: Measured) -> str:
-    """Return a table; columns that nothing is known of are left out."""
+    """Return a table; columns that nothing is known of are left out, and those of many equal cells said below it."""
     rows = {variant: lines for variant, lines in variants.items() if lines}
     if not rows:
         return ""
     columns = [(head, [cell(lines) for lines in rows.values()]) for head, cell in _COLUMNS]
     columns = [(head, cells) for head, cells in columns if set(cells) != {NOTHING}]
+    same = [(head, cells[0]) for head, cells in columns if len(rows) >= MANY and len(set(cells)) == 1]
+    columns = [(head, cells) for head, cells in columns if (head, cells[0]) not in same]
     table = [["variant", *(head for head, _ in columns)], ["---"] * (1 + len(columns))]
     table += [[name, *cells] for name, *cells in zip(rows, *(cells for _, cells in columns), strict=True)]
-    return "\n".join(f"| {' | '.join(row)} |" for row in table)
+    text = "\n".join(f"| {' | '.join(row)} |" for row in table)
+    return text + (f"\n\nThe same in every row: {'; '.join(map(': '.join, same))}." if same else "")
 
 
 def _format(number: float | None, form: str) -> str:
@@ -153,9 +158,9 @@ def _split(lines: list[Line]) -> str:
         pooled(lines, ("eval", "cost", f"{name}_success"), ("eval", "cost", "split_episodes"))
         for name in ("planner_alone", "cost_alone", "model")
     ]
-    if None in parts:
-        return NOTHING
     known = [part for part in parts if part is not None]
+    if len(known) < len(parts) or known[0][1] < FEWEST:
+        return NOTHING
     return f"{', '.join(f'{reached / count:.0%}' for reached, count in known)} ({known[0][1]})"
 
 
@@ -173,6 +178,7 @@ _COLUMNS: tuple[tuple[str, Callable[[list[Line]], str]], ...] = (
     ("success (95%, episodes)", _rate(("eval", "planning", "success_rate"), _EPISODES)),
     ("hard starts (95%, episodes)", _rate((*_HARD, "success_rate"), (*_HARD, "count"))),
     ("random policy (95%, episodes)", _rate(("eval", "planning", "random_success_rate"), _EPISODES)),
+    ("moving straight (95%, episodes)", _rate(("eval", "planning", "straight_success_rate"), _EPISODES)),
     ("planner alone, cost alone, model (episodes)", _split),
     ("parameters", _mean(",.0f", "parameters")),
     ("ms a step", _mean(".0f", "train", "step_ms")),
