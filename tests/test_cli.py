@@ -156,6 +156,8 @@ def test_usage_errors_have_status_2_and_name_the_nearest(capsys: pytest.CaptureF
     assert main([]) == 2
     assert main(["trian"]) == 2
     assert "did you mean lewm train?" in capsys.readouterr().err
+    assert main(["bogus"]) == 2
+    assert capsys.readouterr().err.endswith(", demo; see lewm --help\n")  # none is near
     for argv, told in (
         (["train", "--model.image-sise", "64"], "--model.image-size"),
         (["train", "--train.steps", "many"], "--train.steps"),
@@ -301,7 +303,7 @@ def test_eval_writes_what_it_prints(folder: Path, capsys: pytest.CaptureFixture[
         "Error ratio, 2 steps ahead",
         "State R²",
         "CEM success, 3 episodes",
-        "Cost alone, 1 episodes",
+        "Cost alone, 1 episode ",
     ):
         assert name in table
     (run / "report.html").unlink()
@@ -425,10 +427,11 @@ def test_a_model_that_comes_with_the_package_needs_no_run(
         unknown = error_of([command, "--pretrained", "two-rom"], capsys)
         assert "pretrained=two-rom: must be one of two-room; did you mean two-room?" in unknown
     for command in ("plan", "eval"):
-        assert "give a run folder RUN, or --pretrained NAME" in error_of([command], capsys)
+        told = error_of([command], capsys)
+        assert told == "error: run: not given; give a run folder RUN, or --pretrained NAME"
     assert "leave the other options out" in error_of(["info", "--pretrained", "two-room", "--seed", "4"], capsys)
     started = ["plan", "--pretrained", "two-room", "--goal", "frame:0:3", "--start", "frame:0:1"]
-    assert "give a store" in error_of(started, capsys)
+    assert "data: not given, and " in error_of(started, capsys)
 
 
 def test_demo_does_it_all_and_goes_on(

@@ -48,9 +48,20 @@ def test_success_is_told_with_its_numbers() -> None:
     assert learnt
     for part in ("0.20", "R^2 0.97", "CEM", "72% [58%, 83%]", "of 50 goals", "12% [6%, 24%]"):
         assert part in sentence
-    assert "lost to the model's rollouts" in sentence  # 100%, 90%, 70%
+    assert "moving straight" not in sentence  # not measured
+    assert "(planner alone 100%, cost alone 90%; most of the rest is lost to the model's rollouts)" in sentence
     assert "lost to the cost" in judged({"cost.cost_alone_success": 0.75})[1]
     assert "lost to the planner" in judged({"cost.planner_alone_success": 0.75, "cost.cost_alone_success": 0.72})[1]
+
+
+def test_moving_straight_stands_beside_the_model() -> None:
+    straight = {"planning.straight_success_rate": 0.6, "planning.straight_ci95": [0.46, 0.72]}
+    beside = "a random policy 12% [6%, 24%], moving straight 60% [46%, 72%]"
+    assert beside in judged(straight)[1]
+    failed = {f"planning.{name}": value for name, value in FAILED.items()}
+    assert f"yet CEM reaches 14% [7%, 26%] of 50 goals, {beside}; " in judged(straight | failed)[1]
+    region = {"planning.straight_success_rate": None, "planning.straight_ci95": None}
+    assert "moving straight" not in judged(region)[1]
 
 
 @pytest.mark.parametrize(
@@ -83,9 +94,15 @@ def test_a_small_content_share_is_no_failure_of_a_model_that_predicts() -> None:
 @pytest.mark.parametrize(
     ("cost", "cause"),
     [
-        ({"planner_alone_success": 0.2, "planner_alone_ci95": [0.1, 0.3]}, "the planner fails"),
-        ({"cost_alone_success": 0.2, "cost_alone_ci95": [0.1, 0.3]}, "the cost fails"),
-        ({}, "the model's rollouts fail"),
+        (
+            {"planner_alone_success": 0.2, "planner_alone_ci95": [0.1, 0.3]},
+            "the planner fails: planner alone 20%; give it more candidates",
+        ),
+        (
+            {"cost_alone_success": 0.2, "cost_alone_ci95": [0.1, 0.3]},
+            "the cost fails: planner alone 100%, cost alone 20%, rank correlation with steps to go 0.81.",
+        ),
+        ({}, "the model's rollouts fail: planner alone 100%, cost alone 90%, rank correlation"),
     ],
 )
 def test_failing_part_of_planning(cost: dict[str, Any], cause: str) -> None:

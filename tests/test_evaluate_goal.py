@@ -108,9 +108,9 @@ def test_a_goal_that_no_probe_reads_is_refused(data: ProbeSet, text: str, told: 
 def test_frames_are_counted_in_their_episode(tmp_path: Path) -> None:
     store = moving_dot(tmp_path / "store", episodes=3, length=5)
     assert frame_index(FrameGoal(2, 4), store, "frame:2:4", "goal") == 14
-    with pytest.raises(ValueError, match=r"start=frame:3:0: .* has 3 episodes; use 0 to 2"):
+    with pytest.raises(ValueError, match=r"start=frame:3:0: .* has no such episode; use 0 to 2"):
         frame_index(FrameGoal(3, 0), store, "frame:3:0", "start")
-    with pytest.raises(ValueError, match=r"goal=frame:1:5: episode 1 has 5 frames; use 0 to 4"):
+    with pytest.raises(ValueError, match=r"goal=frame:1:5: episode 1 has no such frame; use 0 to 4"):
         frame_index(FrameGoal(1, 5), store, "frame:1:5", "goal")
 
 
@@ -173,7 +173,7 @@ def test_a_region_is_met_by_the_true_state_inside(store: Store) -> None:
     [
         ("state:x=0.3", r"leaves y open, so the task cannot tell success; give all variables, or a region"),
         ("state:0.5,0.1", r"is no possible state: .*the disc would stand in a wall"),
-        ("frame:9:0", r"has 3 episodes; use 0 to 2"),
+        ("frame:9:0", r"has no such episode; use 0 to 2"),
         ("state:z=1", r"did you mean"),
     ],
 )

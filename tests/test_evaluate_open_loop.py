@@ -156,8 +156,8 @@ def test_the_same_seed_gives_the_same_plan(opened: Any) -> None:
 @pytest.mark.parametrize(
     ("goal", "start", "told"),
     [
-        ("frame:4:0", None, r"goal=frame:4:0: .* has 4 episodes; use 0 to 3"),
-        ("frame:0:0", "frame:0:8", r"start=frame:0:8: episode 0 has 8 frames; use 0 to 7"),
+        ("frame:4:0", None, r"goal=frame:4:0: .* has no such episode; use 0 to 3"),
+        ("frame:0:0", "frame:0:8", r"start=frame:0:8: episode 0 has no such frame; use 0 to 7"),
         ("frame:0:0", "state:0.3", r"start=state:0.3: must be frame:EPISODE:INDEX"),
         ("region:plaec=0..1", None, r"did you mean place\?"),
     ],

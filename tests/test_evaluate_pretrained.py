@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from lewm import pretrained
 from lewm.config import EvalConfig, PlanConfig
@@ -16,7 +17,7 @@ from lewm.evaluate import evaluate_pretrained, plan_pretrained
 from lewm.evaluate import pretrained as pretrained_module
 from lewm.evaluate import probe as probe_module
 from lewm.evaluate.pretrained import EPISODE_LENGTH, FRESH_SEED, open_pretrained
-from tiny import IMAGE, tiny, untrained_run
+from tiny import IMAGE, moving_dot, tiny, untrained_run
 
 CONFIG = dataclasses.replace(
     tiny(data__frame_skip=2),
@@ -71,6 +72,41 @@ def test_data_of_the_user_is_split_as_in_training(tmp_path: Path) -> None:
     collect("two-room", tmp_path / "store", episodes=5, image_size=IMAGE, episode_length=20, workers=1, progress=False)
     with opened(data=tmp_path / "store") as of:
         assert (len(of.train), len(of.held_out)) == (4, 1)
+
+
+def test_data_of_another_task_are_refused(tmp_path: Path) -> None:
+    store = moving_dot(tmp_path / "store").path
+    with opened(data=store) as of:  # of a task that is not known here
+        assert of.task is None
+    meta = store / "meta.json"
+    meta.write_text(meta.read_text(encoding="utf-8").replace('"dot"', '"push-t"'), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"is of task push-t, and the model of two-room; give a store of two-room$"):
+        plan_pretrained("two-room", data=store, device="cpu", progress=False)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"goal": "foo"}, r"^goal=foo: is no state, region or frame"),
+        ({"goal": "state:x=0.3"}, r"^goal=state:x=0\.3: leaves y open"),
+        ({"video": Path("x.txt")}, r"^video=x\.txt: must end in \.mp4"),
+        ({"device": "nowhere"}, r"^device=nowhere: "),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_collecting(
+    monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any], told: str
+) -> None:
+    def resolve(name: str) -> torch.device:
+        raise ValueError(f"device={name}: this machine has none; use cpu")
+
+    if "device" in wrong:
+        monkeypatch.setattr(pretrained_module, "resolve_device", resolve)
+    monkeypatch.setattr(pretrained_module, "collect", lambda *_, **__: pytest.fail("episodes were collected"))
+    with pytest.raises(ValueError, match=told):
+        plan_pretrained("two-room", **{"device": "cpu", "progress": False} | wrong)
+    if "device" in wrong:
+        with pytest.raises(ValueError, match=told):
+            evaluate_pretrained("two-room", device="nowhere", progress=False)
 
 
 @pytest.mark.parametrize("goal", [None, "frame:1:5", "state:x=0.75,y=0.2", "region:x=0.6.."])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from lewm.envs.two_room import SUCCESS_DISTANCE
 from lewm.evaluate import probe as probe_module
 from lewm.evaluate import run as run_module
 from lewm.evaluate.closed_loop import Loop, Policy, Starts, Success, run_closed_loop
+from lewm.evaluate.open_loop import plan_once
 from lewm.evaluate.report import write_report
-from lewm.evaluate.run import _project, decisions, evaluate_run, finite, plan_run
+from lewm.evaluate.run import _project, decisions, evaluate_run, finite, plan_run, show_progress
 from lewm.model import WorldModel
 from lewm.train.checkpoint import load_config, save_config, save_weights
 from tiny import labelled_images, tiny
@@ -148,7 +150,7 @@ def test_evaluation_is_complete_and_reproducible(tmp_path: Path, task: str, acti
 def test_settings_can_be_overridden(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", "two-room")
     run = write_run(tmp_path / "run", None)
-    with pytest.raises(ValueError, match=r"data=None: .*give a store"):
+    with pytest.raises(ValueError, match=r"^data: not given, and .* does not say .*; give a store by --data$"):
         plan_run(run, progress=False)
     config = dataclasses.replace(
         Config(),
@@ -328,6 +330,30 @@ def test_data_of_another_kind_is_refused(tmp_path: Path) -> None:
         evaluate_run(run, data=discrete, device="cpu", progress=False)
     with pytest.raises(ValueError, match=r"nowhere: is not a store"):
         evaluate_run(run, data=tmp_path / "nowhere", device="cpu", progress=False)
+
+
+def test_data_of_another_task_are_refused(tmp_path: Path) -> None:
+    own = write_store(tmp_path / "own", "two-room")
+    other = write_store(tmp_path / "other", "two-room", stored_name="push-t")
+    robot = write_store(tmp_path / "robot", "two-room", stored_name="my-robot")
+    run = write_run(tmp_path / "run", own)
+    told = rf"^data={other}: is of task push-t, and the model of two-room; give a store of two-room$"
+    with pytest.raises(ValueError, match=told):
+        plan_run(run, data=other, device="cpu", progress=False)
+    with pytest.raises(ValueError, match=told):
+        plan_once(run, goal="frame:0:3", data=other, device="cpu", progress=False)
+    assert plan_once(run, goal="frame:0:3", data=robot, device="cpu", progress=False)["actions"]
+    # A name that an import gave says nothing of the task; nor does a store that is gone.
+    config = load_config(run)
+    for path in (robot, tmp_path / "gone"):
+        save_config(run, dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(path))))
+        assert plan_run(run, data=own, device="cpu", progress=False)["episodes"] == 5
+
+
+def test_progress_tells_the_time_taken_from_the_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    with show_progress(True) as stage, stage("planning", 2) as tick:
+        tick()
+    assert re.search(r"planning \S+ 2/2 in 0:00:0\d \| 0:00:00 left", capsys.readouterr().err)
 
 
 def test_numbers_that_json_cannot_hold_become_none() -> None:

@@ -449,7 +449,8 @@ def test_resume_refuses_another_store(reference: Path, discrete_store: Path, tmp
     config = json.loads((run / CONFIG).read_text())
     for path, message in (
         (discrete_store, r"^action=continuous of size 2: the actions of .* are discrete of size 4; use the store that"),
-        (tmp_path / "gone", r"gone: is not a store"),
+        (tmp_path / "gone", r"^data\.path=.*gone: the store that .* was started with is not there; put it back, or "),
+        ("", r"^data\.path=: the store that "),
     ):
         config["data"]["path"] = str(path)
         (run / CONFIG).write_text(json.dumps(config))

@@ -6,7 +6,6 @@ torch takes seconds to load, and a machine that only shows a help text need not 
 
 import ctypes
 import dataclasses
-import difflib
 import json
 import os
 import sys
@@ -19,10 +18,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, Suppress
 
-from lewm.config import ActionConfig, Config, DataConfig, EvalConfig, PlanConfig, preset
+from lewm.config import ActionConfig, Config, DataConfig, EvalConfig, PlanConfig, did_you_mean, preset
 
 if TYPE_CHECKING:
     from lewm.ablate import Job, Table
+    from lewm.data import Store
     from lewm.data.check import CheckResult
 
 Row = tuple[str, str, str]
@@ -308,8 +308,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if arguments else 2
     name, *rest = arguments
     if name not in _COMMANDS:
-        near = difflib.get_close_matches(name, _COMMANDS, 1, 0.0)[0]
-        return _fail(f"{name}: is not a command of {', '.join(_COMMANDS)}; did you mean lewm {near}?", status=2)
+        remedy = did_you_mean(name, _COMMANDS, "see lewm --help", before="lewm ")
+        return _fail(f"{name}: is not a command of {', '.join(_COMMANDS)}; {remedy}", status=2)
     _prepare_process()
     try:
         return _COMMANDS[name][1](rest) or 0
@@ -377,7 +377,7 @@ def _parse_of_run(name: str, form: type[OfRun], argv: Sequence[str]) -> tuple[Of
 
     run = _run_folder(first.run, first.pretrained)
     if run is None:
-        raise ValueError("run=None: nothing to measure; give a run folder RUN, or --pretrained NAME")
+        raise ValueError("run: not given; give a run folder RUN, or --pretrained NAME")
     config = load_config(run)
     args = dataclasses.replace(parse(config), run=run)
     return args, dataclasses.replace(config, seed=args.seed, plan=args.plan, eval=args.eval)
@@ -436,7 +436,11 @@ def _collect(argv: list[str]) -> None:
         "frames": store.num_frames,
         "image_size": store.meta.image_size,
     }
-    _show(args.json, summary, lambda: print(f"{args.out}: {store.num_episodes} episodes, {store.num_frames} frames"))
+    _show(args.json, summary, lambda: print(_content(store)))
+
+
+def _content(store: "Store") -> str:
+    return f"{store.path}: {_counted(store.num_episodes, 'episode')}, {_counted(store.num_frames, 'frame')}"
 
 
 def _import(argv: list[str]) -> None:
@@ -482,13 +486,13 @@ def _import(argv: list[str]) -> None:
     def show() -> None:
         for index, reason in done.skipped:
             print(f"skipped episode {index}: {reason}", file=sys.stderr)
-        print(f"{args.out}: {store.num_episodes} episodes, {store.num_frames} frames")
+        print(_content(store))
         if done.fitted:
             print(f"frames: {done.fitted}")
         for note in store.meta.origin.get("notes", []):
             print(f"note: {note}")
         if done.skipped:
-            print(f"skipped: {len(done.skipped)} episodes, named above")
+            print(f"skipped: {_counted(len(done.skipped), 'episode')}, named above")
 
     _show(args.json, summary, show)
 
@@ -527,10 +531,8 @@ def _check(argv: list[str]) -> int:
     def show() -> None:
         for finding in result.findings:
             print(f"{finding.severity}: {finding.message}; {finding.remedy}")
-        counts = ", ".join(f"{result.count(severity)} {severity}s" for severity in ("error", "warning", "note"))
-        print(
-            f"{store.path}: {store.num_episodes} episodes, {store.num_frames} frames; {counts}; {store.path}/check.html"
-        )
+        counts = ", ".join(_counted(result.count(severity), severity) for severity in ("error", "warning", "note"))
+        print(f"{_content(store)}; {counts}; {store.path}/check.html")
 
     _show(args.json, {"store": str(store.path)} | result.as_json(), show)
     return 1 if result.count("error") else 0
@@ -553,8 +555,8 @@ def _train(argv: list[str]) -> None:
     _train_run(config, args.data, run)
     if os.environ.get("RANK", "0") != "0":
         return  # under `torchrun`, the first process speaks for all
-    summary = {"run": str(run)} | _last_metrics(run)
-    _show(args.json, summary, lambda: print(f"{run}: {summary['step']} steps, loss {summary['loss']:.4f}"))
+    summary: dict[str, Any] = {"run": str(run)} | _last_metrics(run)
+    _show(args.json, summary, lambda: print(f"{run}: {_counted(summary['step'], 'step')}, loss {summary['loss']:.4f}"))
 
 
 def _check_before_training(data: Path, config: Config) -> None:
@@ -900,9 +902,9 @@ def _announce(stage: str) -> None:
 
 _HEADS = ("measure", "this run", "trivial rival")
 _STARTS = {
-    "nothing": "that are at the goal already",
+    "nothing": "at the goal already",
     "straight": "that moving straight solves",
-    "hard": "that it does not solve",
+    "hard": "that moving straight does not solve",
 }
 
 
@@ -913,10 +915,11 @@ def number_rows(results: Mapping[str, Any]) -> list[Row]:
         return _image_rows(results)
     rows: list[Row] = []
     for k, steps in enumerate(prediction["horizon"]):
-        rows.append((f"Error ratio, {_steps(steps)}", _number(prediction["error_ratio"][k]), "1.00 (copy or mean)"))
+        title = f"Error ratio, {_counted(steps, 'step')} ahead"
+        rows.append((title, _number(prediction["error_ratio"][k]), "1.00 (copy or mean)"))
     for k, steps in enumerate(prediction["horizon"]):
         ours, copying = (_number(prediction[name][k]) for name in ("centred_cosine", "copy_centred_cosine"))
-        rows.append((f"Centred cosine, {_steps(steps)}", ours, f"{copying} (copy)"))
+        rows.append((f"Centred cosine, {_counted(steps, 'step')} ahead", ours, f"{copying} (copy)"))
     rows += _spectrum_rows(spectrum)
     if probe is not None:
         rows.append(("State R², linear probe", _number(probe["r2"]), f"{_number(probe['random_r2'])} (random encoder)"))
@@ -925,7 +928,8 @@ def number_rows(results: Mapping[str, Any]) -> list[Row]:
         rows += _planning_rows(results["planning"])
         for name in ("planner_alone", "cost_alone"):
             rate = _rate(cost[f"{name}_success"], cost[f"{name}_ci95"])
-            rows.append((f"{name.replace('_', ' ').capitalize()}, {cost['split_episodes']} episodes", rate, ""))
+            count = _counted(cost["split_episodes"], "episode")
+            rows.append((f"{name.replace('_', ' ').capitalize()}, {count}", rate, ""))
     return rows
 
 
@@ -949,7 +953,8 @@ def _image_rows(results: Mapping[str, Any]) -> list[Row]:
 def _planning_rows(planning: Mapping[str, Any]) -> list[Row]:
     ours = _rate(planning["success_rate"], planning["ci95"])
     chance = _rate(planning["random_success_rate"], planning["random_ci95"])
-    rows = [(f"{planning['planner'].upper()} success, {planning['episodes']} episodes", ours, f"{chance} (random)")]
+    title = f"{planning['planner'].upper()} success, {_counted(planning['episodes'], 'episode')}"
+    rows = [(title, ours, f"{chance} (random)")]
     if planning.get("by_start") is None:  # a region; or measured before starts were told apart
         at_start = f"{planning['solved_at_start']:.0%}"
         return [*rows, ("Solved before the first action", at_start, f"{at_start} (doing nothing)")]
@@ -959,7 +964,7 @@ def _planning_rows(planning: Mapping[str, Any]) -> list[Row]:
         part = planning["by_start"][kind]
         if part["count"]:
             ours, chance = (_rate(part[f"{policy}success_rate"], part[f"{policy}ci95"]) for policy in ("", "random_"))
-            rows.append((f"Success of {part['count']} starts {words}", ours, f"{chance} (random)"))
+            rows.append((f"Success of {_counted(part['count'], 'start')} {words}", ours, f"{chance} (random)"))
     return rows
 
 
@@ -968,8 +973,8 @@ def _goal_rows(goal: Mapping[str, Any]) -> list[Row]:
     return [(f"Held-out R² of {name}", _number(r2), "0 (the mean)") for name, r2 in goal.get("r2", {}).items()]
 
 
-def _steps(count: int) -> str:
-    return f"{count} step{'' if count == 1 else 's'} ahead"
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _number(value: float | None) -> str:

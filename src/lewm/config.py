@@ -10,7 +10,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -493,6 +493,12 @@ _LITERAL = Config(
 PRESETS = {config.preset: config for config in (_TINY, _BASE, _PAPER, _LITERAL)}
 
 
+def did_you_mean(name: str, names: Iterable[str], otherwise: str, *, before: str = "") -> str:
+    """Return the remedy for an unknown name: the nearest of those that there are, or `otherwise` where none is near."""
+    near = difflib.get_close_matches(name, names, 1)
+    return f"did you mean {before}{near[0]}?" if near else otherwise
+
+
 def preset(name: str) -> Config:
     """Return the settings of a preset.
 
@@ -500,8 +506,8 @@ def preset(name: str) -> Config:
         ValueError: If there is no preset of that name.
     """
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, 1, 0.0)[0]
-        raise ValueError(f"preset={name}: must be one of {', '.join(PRESETS)}; did you mean {near}?")
+        remedy = did_you_mean(name, PRESETS, "give one of them")
+        raise ValueError(f"preset={name}: must be one of {', '.join(PRESETS)}; {remedy}")
     return PRESETS[name]
 
 
@@ -520,8 +526,8 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     parts: dict[str, dict[str, Any]] = {}
     for name, given in flat(settings).items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1, 0.0)[0]
-            raise ValueError(f"{name}={given}: is not a setting; did you mean {near}?")
+            remedy = did_you_mean(name, known, "see `lewm train --help`")
+            raise ValueError(f"{name}={given}: is not a setting; {remedy}")
         hint: Any = known[name]
         value: Any = tuple(given) if isinstance(given, list) else given
         expected = getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
@@ -581,8 +587,8 @@ def _build(cls: type, raw: Any, source: str, prefix: str) -> Any:
     hints = typing.get_type_hints(cls)
     for name in raw:
         if name not in hints:
-            near = difflib.get_close_matches(name, hints, 1, 0.0)[0]
-            raise ValueError(f"{source}: {prefix}{name}: is not a setting; did you mean {prefix}{near}?")
+            remedy = did_you_mean(name, hints, "leave it out", before=prefix)
+            raise ValueError(f"{source}: {prefix}{name}: is not a setting; {remedy}")
     values = {}
     for name, hint in hints.items():
         if name not in raw:

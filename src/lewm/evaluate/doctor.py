@@ -46,6 +46,8 @@ def verdict(results: Mapping[str, Any]) -> tuple[bool, str]:
         _rate(planning, *keys) for keys in (("success_rate", "ci95"), ("random_success_rate", "random_ci95"))
     )
     reached = f"{planning['planner'].upper()} reaches {ours} of {planning['episodes']} goals, a random policy {chance}"
+    if planning.get("straight_success_rate") is not None:  # to a region, no way is straight
+        reached += f", moving straight {_rate(planning, 'straight_success_rate', 'straight_ci95')}"
     if planning["ci95"][0] > planning["random_ci95"][1]:
         return True, f"The model learnt: {good}, and {reached}{_weakest_part(results)}."
     return False, f"The model predicts but does not plan: {good}, yet {reached}; {_planning_failure(results)}."
@@ -109,23 +111,14 @@ def _planning_failure(results: Mapping[str, Any]) -> str:
     cost, chance = results["cost"], results["planning"]["random_ci95"][1]
     if cost.get("planner_alone_success") is None:
         return "planner, cost and model were not told apart"
-    alone, latent = cost["planner_alone_success"], cost["cost_alone_success"]
+    alone, latent = f"planner alone {cost['planner_alone_success']:.0%}", f"cost alone {cost['cost_alone_success']:.0%}"
     if cost["planner_alone_ci95"][0] <= chance:
-        return (
-            f"the planner fails: with the true state as cost and the true dynamics it reaches {alone:.0%}; give it "
-            "more candidates, iterations or another horizon"
-        )
+        return f"the planner fails: {alone}; give it more candidates, iterations or another horizon"
     correlation = cost["rank_correlation"]
     ordering = "" if correlation is None else f", rank correlation with steps to go {correlation:.2f}"
     if cost["cost_alone_ci95"][0] <= chance:
-        return (
-            f"the cost fails: with the true dynamics it reaches {latent:.0%}{ordering}, while the true state as cost "
-            f"reaches {alone:.0%}"
-        )
-    return (
-        f"the model's rollouts fail: the same cost reaches {latent:.0%} with the true dynamics{ordering}, the true "
-        f"state {alone:.0%}"
-    )
+        return f"the cost fails: {alone}, {latent}{ordering}"
+    return f"the model's rollouts fail: {alone}, {latent}{ordering}"
 
 
 def _weakest_part(results: Mapping[str, Any]) -> str:
@@ -136,5 +129,5 @@ def _weakest_part(results: Mapping[str, Any]) -> str:
     alone, latent, rate = (cost[f"{part}_success"] for part in ("planner_alone", "cost_alone", "model"))
     losses = {"the planner": 1.0 - alone, "the cost": alone - latent, "the model's rollouts": latent - rate}
     worst = max(losses, key=losses.__getitem__)
-    split = f"true state {alone:.0%}, latent cost with true dynamics {latent:.0%}"
+    split = f"planner alone {alone:.0%}, cost alone {latent:.0%}"
     return f" ({split}; most of the rest is lost to {worst})" if losses[worst] > 0.05 else f" ({split})"

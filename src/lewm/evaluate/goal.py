@@ -22,6 +22,7 @@ from lewm.evaluate.probe import (
     validation_part,
 )
 from lewm.plan import FrameGoal, Region, RegionGoal, StateGoal, parse_goal
+from lewm.plan.goal import Goal
 
 READABLE_R2 = 0.5
 """A variable with a smaller held-out R^2 cannot be read well enough to be a goal."""
@@ -125,12 +126,11 @@ def frame_index(goal: FrameGoal, store: Store, text: str, field: str) -> int:
         ValueError: If there is no such frame.
     """
     if goal.episode >= store.num_episodes:
-        has = f"{store.path} has {store.num_episodes} episodes"
-        raise ValueError(f"{field}={text}: {has}; use 0 to {store.num_episodes - 1}")
+        raise ValueError(f"{field}={text}: {store.path} has no such episode; use 0 to {store.num_episodes - 1}")
     frames = store.episode(goal.episode)
     length = frames.stop - frames.start
     if goal.index >= length:
-        raise ValueError(f"{field}={text}: episode {goal.episode} has {length} frames; use 0 to {length - 1}")
+        raise ValueError(f"{field}={text}: episode {goal.episode} has no such frame; use 0 to {length - 1}")
     return frames.start + goal.index
 
 
@@ -149,6 +149,21 @@ class Aim:
     report: dict[str, Any]
 
 
+def closed_loop_goal(text: str, names: tuple[str, ...]) -> Goal:
+    """Read a goal whose success a task with the state variables `names` can tell.
+
+    Raises:
+        ValueError: If the text is no goal, or leaves variables of a state open.
+    """
+    goal = parse_goal(text, names)
+    if isinstance(goal, StateGoal) and (missing := [name for name in names if name not in goal.values]):
+        raise ValueError(
+            f"goal={text}: leaves {', '.join(missing)} open, so the task cannot tell success; give all variables, or a "
+            "region"
+        )
+    return goal
+
+
 def aim(
     text: str, starts: Starts, task: Task, store: Store, reader: Callable[[StateGoal | RegionGoal], StateGoalReader]
 ) -> Aim:
@@ -165,17 +180,12 @@ def aim(
         ValueError: If the text is no goal, or not one whose success the task can tell.
     """
     assert store.states is not None
-    goal, names = parse_goal(text, store.meta.state_names), store.meta.state_names
+    goal, names = closed_loop_goal(text, store.meta.state_names), store.meta.state_names
     match goal:
         case FrameGoal():
             index = frame_index(goal, store, text, "goal")
             state, frame = store.states[index], store.frames[index]
         case StateGoal():
-            if missing := [name for name in names if name not in goal.values]:
-                raise ValueError(
-                    f"goal={text}: leaves {', '.join(missing)} open, so the task cannot tell success; give all "
-                    "variables, or a region"
-                )
             state = np.array(list(goal.values.values()), dtype=np.float32)
             try:
                 task.set_state(state)

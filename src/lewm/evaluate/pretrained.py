@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lewm.config import Config
-from lewm.envs import collect
+from lewm.device import resolve_device
+from lewm.envs import TASKS, collect
+from lewm.evaluate.goal import closed_loop_goal
 from lewm.evaluate.run import Evaluation, evaluate_model, open_run, plan_model
 from lewm.pretrained import pretrained_run
 from lewm.train.checkpoint import load_config
@@ -43,6 +45,7 @@ def open_pretrained(
         yield open_run(run, data=data, device=device, config=config)
         return
     own = load_config(run)
+    resolve_device(device or own.device)  # refused here, and not after minutes of collecting
     settings, fit_episodes = config or own, FIT_EPISODES if fit else 0
     with tempfile.TemporaryDirectory(prefix="lewm-") as folder:
         store = collect(
@@ -73,6 +76,13 @@ def plan_pretrained(
     Raises:
         ValueError: As `plan_run`, or there is no such model.
     """
+    # Refused here, and not after minutes of collecting.
+    if video is not None:
+        from lewm.evaluate.video import check_suffix
+
+        check_suffix(video)
+    if goal is not None and data is None:
+        closed_loop_goal(goal, TASKS[pretrained_run(name).name].state_names)
     fit = goal is not None and not goal.startswith("frame:")  # a goal given by the state is read by a probe
     opened = open_pretrained(name, data=data, device=device, config=config, fit=fit, progress=progress)
     with opened as of:

@@ -57,9 +57,9 @@ SPLIT = (
     ("random policy", "planning", "random_success_rate", "random_ci95"),
 )
 STARTS = {
-    "nothing": "that are at the goal already",
+    "nothing": "at the goal already",
     "straight": "from which moving straight reaches the goal",
-    "hard": "from which it does not",
+    "hard": "from which moving straight does not",
 }
 PANELS = (
     (
@@ -116,8 +116,8 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.0f}%"
 
 
-def _steps(count: float | None) -> str:
-    return f"{_number(count, digits=0)} step{'' if count == 1 else 's'}"
+def _counted(count: float | None, noun: str) -> str:
+    return f"{_number(count, digits=0)} {noun}{'' if count == 1 else 's'}"
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -203,7 +203,7 @@ class _Page:
             for steps, ours, rival in zip(
                 self.run.numbers("prediction", "horizon"), self.run.numbers("prediction", key), rivals, strict=False
             ):
-                yield f"{name}, {_steps(steps)} ahead", _number(ours), _number(rival), note
+                yield f"{name}, {_counted(steps, 'step')} ahead", _number(ours), _number(rival), note
 
     def _probe_rows(self) -> Iterator[Row]:
         for key, name in PROBES.items():
@@ -240,7 +240,7 @@ class _Page:
             ours = self._rate("planning", "success_rate", "ci95")
             rival = self._rate("planning", "random_success_rate", "random_ci95")
             count = self.run.value("planning", "episodes")
-            note = f"a random policy on the same {_number(count, digits=0)} starts and goals; higher is better"
+            note = f"a random policy on the same {_counted(count, 'start')}; higher is better"
             name = "Success in closed loop (95% interval)"
             yield name, ours, rival, note
             if self.run.value("planning", "straight_success_rate") is not None:
@@ -251,7 +251,7 @@ class _Page:
             if count := self.run.value(*part, "count"):
                 ours = self._rate(*part, "success_rate", "ci95")
                 rival = self._rate(*part, "random_success_rate", "random_ci95")
-                name = f"Success of the {_number(count, digits=0)} starts {words}"
+                name = f"Success of {_counted(count, 'start')} {words}"
                 yield name, ours, rival, "a random policy on the same starts; the first two kinds flatter every policy"
         at_start = self.run.value("planning", "solved_at_start")
         if at_start is not None and not self.run.entry("planning", "by_start"):
@@ -285,7 +285,7 @@ class _Page:
         said = "; ".join(f"{label} {_percent(value)}" for label, value, _ in rows)
         picture = self.figures.bars(rows, name="split-bars", description=f"Success rates: {said}")
         whole, some = self.run.value("planning", "episodes"), self.run.value("cost", "split_episodes")
-        counts = f"on {_number(whole, digits=0)} episodes, the first two on the first {_number(some, digits=0)} of them"
+        counts = f"on {_counted(whole, 'episode')}, the first two on the first {_number(some, digits=0)} of them"
         return note + figure(
             picture,
             "Planner alone: the true state as cost, the true dynamics. Cost alone: the learnt cost, the true dynamics. "
@@ -373,7 +373,7 @@ class _Page:
             return missing("No rollouts: eval.npz is missing or has none.")
         if real.shape != predicted.shape or real.shape[:2] != (len(start), len(horizon)):
             return missing("No rollouts: their arrays in eval.npz do not fit each other.")
-        ahead = [_steps(float(steps)) for steps in horizon]
+        ahead = [_counted(float(steps), "step") for steps in horizon]
         head = "".join(f'<th scope="col">{text}</th>' for text in ["", "now", *(f"+{text}" for text in ahead)])
         tables = []
         for i in range(min(len(real), MOST_EXAMPLES)):

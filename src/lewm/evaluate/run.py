@@ -74,6 +74,7 @@ from lewm.files import atomic_path, write_text
 from lewm.model import FrameModel
 from lewm.objective.spectrum import spectrum_report
 from lewm.plan import ActionSpace, RegionGoal, StateGoal, action_space
+from lewm.pretrained import pretrained_names, pretrained_run
 from lewm.train.checkpoint import load_run
 
 HELD_OUT_FRAMES = 1000  # for probes, the spectrum, the projection and as nearest neighbours
@@ -124,7 +125,7 @@ def open_run(
     loaded = load_run(run, device)
     path = data or loaded.data
     if path is None:
-        raise ValueError(f"data=None: {run} does not say which data it was trained on; give a store")
+        raise ValueError(f"data: not given, and {run} does not say which it was trained on; give a store by --data")
     store, settings = Store(path), loaded.config
     if config is not None:
         settings = dataclasses.replace(settings, eval=config.eval, plan=config.plan, seed=config.seed)
@@ -140,6 +141,9 @@ def open_run(
     ):
         if has != wants:
             raise ValueError(f"{name}={has}: {path} does not fit {run}, which has {wants}; give the data of this run")
+    own = _task_of(run, loaded.data)
+    if own != store.meta.task and {own, store.meta.task} <= TASKS.keys():
+        raise ValueError(f"data={path}: is of task {store.meta.task}, and the model of {own}; give a store of {own}")
     if fit_episodes is None:
         share, seed = settings.data.held_out, settings.data.split_seed
         train, held_out = split_episodes(store.num_episodes, held_out=share, seed=seed)
@@ -147,6 +151,16 @@ def open_run(
         train, held_out = np.split(np.arange(store.num_episodes), [fit_episodes])
     task = make_task(store.meta.task, store.meta.image_size) if has_simulator(store) else None
     return Evaluation(run, settings, loaded.model, store, train, held_out, task)
+
+
+def _task_of(run: Path, data: Path | None) -> str | None:
+    """Return the task of a model: the name of one that comes with the package, else that of the run's own store."""
+    if run.name in pretrained_names() and run == pretrained_run(run.name):
+        return run.name
+    try:
+        return None if data is None else Store(data).meta.task
+    except (OSError, ValueError):  # gone or damaged, and another store is given
+        return None
 
 
 def has_simulator(store: Store) -> bool:
@@ -645,8 +659,8 @@ def machine(device: torch.device) -> dict[str, Any]:
 @contextmanager
 def show_progress(show: bool) -> Iterator[Callable[..., Any]]:
     """Show the stages of an evaluation; yields `stage(name, total)`, whose context yields a tick."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} in"))
+    times = (TimeElapsedColumn(), TextColumn("|"), TimeRemainingColumn(), TextColumn("left"))
     with Progress(*columns, *times, console=Console(stderr=True), disable=not show) as bars:
 
         @contextmanager

@@ -88,6 +88,11 @@ def resume(run: Path, *, progress: bool = True) -> None:
         NonFiniteLossError: If the loss is no longer finite.
     """
     config = load_config(run)
+    if not (config.data.path and Path(config.data.path).is_dir()):
+        raise ValueError(
+            f"data.path={config.data.path}: the store that {run} was started with is not there; put it back, or write "
+            f"its new place into {run / CONFIG}"
+        )
     store = Store(config.data.path)
     check_store(store, config)
     _run(config, store, run, progress=progress)
