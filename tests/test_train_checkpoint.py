@@ -158,13 +158,13 @@ def test_damaged_weights(tmp_path: Path, how: str) -> None:
     assert one_line(lambda: load_run(tmp_path)).startswith(f"{tmp_path / WEIGHTS}: damaged (")
 
 
-@pytest.mark.parametrize("number", [float("nan"), float("-inf"), -3e20])
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])
 def test_numbers_that_are_no_weights(tmp_path: Path, number: float) -> None:
     model, optimizer = written(tmp_path)
     weights = model.state_dict()
     weights["encoder.blocks.0.attention.proj.bias"][3] = number
     save_state(tmp_path, model, optimizer, 3)
-    told = "encoder.blocks.0.attention.proj.bias: has numbers that are not finite or beyond 1e+09; restore the file or"
+    told = "encoder.blocks.0.attention.proj.bias: has numbers that are not finite; restore the file or train again"
     assert one_line(lambda: load_run(tmp_path)).startswith(f"{tmp_path / WEIGHTS}: {told}")
     assert one_line(lambda: load_state(tmp_path, *make())).startswith(f"{tmp_path / STATE}: {told}")
 
