@@ -115,7 +115,9 @@ def _draw(axes: Axes, study: Study, variants: Measured, jobs: Sequence[Job]) -> 
                 if steps := curve.get("step"):
                     axes.plot(steps, curve["effective_rank"], **dict(styles[name], marker=""), label=name)
         axes.axhline(1, color="grey", linewidth=0.8, linestyle=":", label="collapse")
-        axes.set(xlabel="training step", ylabel="effective rank")
+        axes.set(xlabel="training step", ylabel="effective rank", yscale="log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        _plain_numbers(axes.yaxis)
     else:
         _draw_success(axes, study.curve, variants, jobs)
 
