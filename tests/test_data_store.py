@@ -277,7 +277,8 @@ def test_kill_9_at_random_moments(tmp_path: Path) -> None:
 def test_two_writers(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     write(tmp_path, 1)
-    hold = "import fcntl, sys; f = open(sys.argv[1], 'wb'); fcntl.lockf(f, fcntl.LOCK_EX); print(); sys.stdin.read()"
+    hold = "import fcntl, sys; f = open(sys.argv[1], 'wb'); fcntl.lockf(f, fcntl.LOCK_EX)"
+    hold += "; print(flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", hold, str(tmp_path / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
