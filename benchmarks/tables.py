@@ -106,6 +106,10 @@ def sampler(summary: Mapping[str, Any]) -> str:
     row("warm, over video", "ratio_to_video", ".0f")
     row("store, cold, clips/s", "clips_per_s_cold", ",.0f")
     row("cold, over HDF5", "ratio_to_hdf5_cold", ".2f")
+    large = json.loads((RESULTS / "scale.json").read_text(encoding="utf-8"))
+    seconds = [f"{large['seconds'][step]:.2f} ({large['first_seconds'][step]:.2f})" for step in large["seconds"]]
+    name = f"{large['gigabytes']} GB, seconds to the first batch, new and resumed, median (first look at the pages)"
+    rows.append([name, ", ".join(seconds), "not measured"])
     head = f"{summary['clip_frames']}-frame clips at {summary['image_size']} px, batches of {summary['batch_size']}"
     machines = "\n".join(machine(run) for run in runs)
     return f"{table([head, 'one machine', 'another'], rows)}\n\n{machines}"
