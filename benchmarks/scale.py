@@ -2,9 +2,9 @@
 
     python benchmarks/scale.py --out benchmarks/results/scale.json
 
-The index is real; the frames are a sparse file, so no disk is waited for, and the seconds are the processor's. At the first
-look at a part of the file the system fills pages with zeros, which takes longer than all else. The last line is one JSON
-object.
+The index is real; the frames are a sparse file, so no disk is waited for, and the seconds are the processor's. At the
+first look at a part of the file the system fills pages with zeros, which takes longer than all else. The last line is
+one JSON object.
 """
 
 import argparse
