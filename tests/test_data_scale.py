@@ -5,16 +5,16 @@ Its frames are a sparse file: only the index and the frames that are looked at t
 
 import gc
 import os
+import runpy
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from lewm.data import Clips, ClipSampler, Store, StoreMeta, StoreWriter
+from lewm.data import Clips, ClipSampler, Store
 from lewm.data.order import WINDOW_BYTES
 
+BENCHMARK = Path(__file__).parent.parent / "benchmarks" / "scale.py"
 SIZE = 200 * 10**9
 LENGTH = 100
 BATCH = 64
@@ -24,25 +24,10 @@ BATCH = 64
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of 16 million frames of 64 px."""
     path = tmp_path_factory.mktemp("big") / "store"
-    with StoreWriter(path, StoreMeta(task="x", image_size=64, action_kind="continuous", action_size=2)):
-        pass
-    row = 64 * 64 * 3
-    episodes = np.arange(SIZE // row // LENGTH)
-    frames = len(episodes) * LENGTH
-    columns = {
-        "start": episodes * LENGTH,
-        "length": np.full(len(episodes), LENGTH),
-        "source": [f"episode {number}" for number in episodes],
-        "seed": episodes,
-        "text": ["push the block"] * len(episodes),
-    }
-    pq.write_table(pa.table(columns), path / "episodes.parquet")
-    for name, row_bytes in (("frames", row), ("actions", 2 * 4)):
-        header = (path / f"{name}.npy").stat().st_size
-        try:
-            os.truncate(path / f"{name}.npy", header + frames * row_bytes)
-        except OSError as error:
-            pytest.skip(f"no sparse file of {SIZE // 10**9} GB can be made here ({error})")
+    try:
+        runpy.run_path(str(BENCHMARK))["build"](path, SIZE)
+    except OSError as error:
+        pytest.skip(f"no sparse file of {SIZE // 10**9} GB can be made here ({error})")
     return path
 
 
