@@ -31,7 +31,8 @@ PUSH_T = {
     "train.steps": 4000,
     "plan.cost": "tokens",
     "plan.execute": 1,
-    "eval.split_episodes": 1,  # its dynamics take minutes for each
+    "plan.iterations": 9,
+    "eval.split_episodes": 0,  # its dynamics take minutes for each
 }
 TOKENS = {"model.latent": "tokens", "model.mask_tokens": True}
 MASKED = TOKENS | {"mask.full_context_prob": 0.0, "model.residual": False, "loss.inverse": 0.0}
@@ -77,6 +78,12 @@ RECIPE: dict[str, Settings] = {
     "inverse dynamics 0.5": {"loss.inverse": 0.5},
     "inverse dynamics 0.5, slowness 0": {"loss.inverse": 0.5, "loss.slowness": 0.0},
     "residual": {"model.residual": True},
+    "residual, inverse dynamics 0.5": {"model.residual": True, "loss.inverse": 0.5},
+    "residual, inverse dynamics 0.5, slowness 0.1": {
+        "model.residual": True,
+        "loss.inverse": 0.5,
+        "loss.slowness": 0.1,
+    },
     "no regulariser": {"loss.regulariser": "none"},
     "spectral": {"loss": {"regulariser": "spectral", "weight": 0.1}},
     "weight x 0.2": {"loss.weight": 0.004},
@@ -100,6 +107,18 @@ RECIPE: dict[str, Settings] = {
     "tokens, masked contexts": MASKED,
 }
 
+# On Push-T residual prediction and inverse dynamics are part of ours.
+PUSH_T_RECIPE: dict[str, Settings] = {
+    **{name: changes for name, changes in RECIPE.items() if "residual" not in name and "inverse" not in name},
+    "no residual": {"model.residual": False},
+    "no inverse dynamics": {"loss.inverse": 0.0},
+    "no residual, no inverse dynamics, slowness 1": {
+        "model.residual": False,
+        "loss.inverse": 0.0,
+        "loss.slowness": 1.0,
+    },
+}
+
 RIVALS: dict[str, Settings | Rival] = {
     "ours": {},
     "article": ARTICLE,
@@ -112,6 +131,8 @@ RIVALS: dict[str, Settings | Rival] = {
     "tokens": TOKENS,
     **{name: Rival(name) for name in ("tdmpc2", "dreamer", "gcbc", "swm-lewm")},
 }
+
+PROTOCOL = {name: RIVALS[name] for name in ("ours", "published form", "gcbc", "no regulariser", "tdmpc2", "dreamer")}
 
 COST: dict[str, Settings] = {
     **{
@@ -165,10 +186,12 @@ TABLE = Table(
         "push-t": TaskData(task="push-t", episodes=500, settings=PUSH_T),
     },
     studies={
-        "recipe": Study(variants=RECIPE, tasks=ALL, settings=SHORT, curve="step"),
+        "recipe": Study(variants=RECIPE, tasks=ROOMS, settings=SHORT, curve="step"),
+        "recipe-push-t": Study(variants=PUSH_T_RECIPE, tasks=("push-t",), settings=SHORT),
+        "protocol": Study(variants=PROTOCOL, tasks=ALL, settings={"eval.episodes": 200}),
         "rivals": Study(variants=RIVALS, tasks=ALL, settings=SHORT, curve="prediction.horizon"),
         "cost": Study(variants=COST, tasks=ALL, settings=SHORT),
-        "budget": Study(variants=BUDGET, tasks=ROOMS, settings=SHORT, curve="plan.candidates x plan.iterations"),
+        "budget": Study(variants=BUDGET, tasks=ALL, settings=SHORT, curve="plan.candidates x plan.iterations"),
         "data": Study(variants=DATA, tasks=ALL, settings=SHORT, curve="data.train_share"),
         "claims": Study(variants=CLAIMS, tasks=ROOMS, settings=SHORT | {"eval.horizons": (1, 2, 4, 8, 16)}),
     },

@@ -290,6 +290,21 @@ def test_settings_given_by_name_win_over_the_preset(folder: Path, tmp_path: Path
     assert config.model == SMALL.model
 
 
+def test_eval_without_the_true_dynamics_says_so(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(folder / "run", run)
+    assert main(["eval", str(run), "--json", "--eval.split-episodes", "0"]) == 0
+    results = json_line(capsys)
+    assert results["planning"]["episodes"] == EVAL.episodes
+    assert not [name for name in results["cost"] if "alone" in name or "split" in name]
+    titles = [row[0] for row in cli.number_rows(results)]
+    assert not [title for title in titles if "alone" in title]
+    report = (run / "report.html").read_text(encoding="utf-8")
+    assert "Not measured, or not in eval.json: success of planner alone, cost alone" in report
+
+
 def test_eval_writes_what_it_prints(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = folder / "run"
     assert main(["eval", str(run), "--json", "--eval.split-episodes", "1"]) == 0

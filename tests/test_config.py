@@ -65,6 +65,7 @@ BAD = [
     ({"plan.execute": 4}, "plan.execute=4: must not exceed horizon 3"),
     ({"plan.temperature": 0.0}, "plan.temperature=0.0: must be positive"),
     ({"eval.episodes": 0}, "eval.episodes=0: must be at least 1"),
+    ({"eval.split_episodes": -1}, "eval.split_episodes=-1: must not be negative"),
     ({"eval.horizons": (2, 4)}, "eval.horizons=(2, 4): must increase, starting with 1"),
 ]
 

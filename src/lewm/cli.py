@@ -926,7 +926,7 @@ def number_rows(results: Mapping[str, Any]) -> list[Row]:
     rows.append(("Rank correlation of the cost", _number(cost["rank_correlation"]), "0.00 (no order)"))
     if results["planning"] is not None:
         rows += _planning_rows(results["planning"])
-        for name in ("planner_alone", "cost_alone"):
+        for name in ("planner_alone", "cost_alone") if "split_episodes" in cost else ():
             rate = _rate(cost[f"{name}_success"], cost[f"{name}_ci95"])
             count = _counted(cost["split_episodes"], "episode")
             rows.append((f"{name.replace('_', ' ').capitalize()}, {count}", rate, ""))

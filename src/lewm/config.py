@@ -230,7 +230,7 @@ class EvalConfig:
     episodes: int = 200
     """Closed-loop episodes."""
     split_episodes: int = 50
-    """Closed-loop episodes for planner alone and cost alone, which need the true dynamics."""
+    """Closed-loop episodes for planner alone and cost alone, which need the true dynamics; 0 leaves them out."""
     goal_offset: int = 25
     """Environment steps between the start and the goal frame on a held-out trajectory."""
     budget: int = 50
@@ -401,9 +401,11 @@ def _validate(c: Config) -> None:
     )
     _require(p.execute <= p.horizon, "plan.execute", p.execute, f"must not exceed horizon {p.horizon}", "use 1")
     _require(p.temperature > 0, "plan.temperature", p.temperature, "must be positive", "use 0.1")
-    for name in ("episodes", "split_episodes", "goal_offset", "budget", "clips", "probe_frames"):
+    for name in ("episodes", "goal_offset", "budget", "clips", "probe_frames"):
         value = getattr(c.eval, name)
         _require(value >= 1, f"eval.{name}", value, "must be at least 1", "use the default")
+    split = c.eval.split_episodes
+    _require(split >= 0, "eval.split_episodes", split, "must not be negative", "use 0 to leave it out")
     horizons = c.eval.horizons
     _require(
         len(horizons) > 0 and horizons[0] == 1 and list(horizons) == sorted(set(horizons)),

@@ -230,8 +230,9 @@ def evaluate_model(of: Evaluation, *, progress: bool = True) -> tuple[dict[str, 
             starts = _starts(of)
             with stage("planning", decisions(of.config)) as tick:
                 results["planning"], episodes, success = _measure_planning(of, of.task, starts, library, probe, tick)
-            with stage("planner alone, cost alone", 2 * decisions(of.config)) as tick:
-                results["cost"] |= _measure_split(of, of.task, starts, success, tick)
+            if of.config.eval.split_episodes:
+                with stage("planner alone, cost alone", 2 * decisions(of.config)) as tick:
+                    results["cost"] |= _measure_split(of, of.task, starts, success, tick)
             arrays |= episodes
     return _judged(results), arrays
 
