@@ -34,6 +34,7 @@ PUSH_T = {
     "plan.iterations": 9,
     "eval.split_episodes": 0,  # its dynamics take minutes for each
 }
+REACHER = {"data.frame_skip": 5, "train.steps": 2000, "plan.execute": 1, "eval.split_episodes": 0}
 TOKENS = {"model.latent": "tokens", "model.mask_tokens": True}
 MASKED = TOKENS | {"mask.full_context_prob": 0.0, "model.residual": False, "loss.inverse": 0.0}
 ROOM = {"train.steps": 1000, "eval.split_episodes": 20}
@@ -132,6 +133,10 @@ RIVALS: dict[str, Settings | Rival] = {
     **{name: Rival(name) for name in ("tdmpc2", "dreamer", "gcbc", "swm-lewm")},
 }
 
+REACHER_RECIPE = {
+    name: (RECIPE | RIVALS)[name]
+    for name in ("ours", "history 3", "residual, inverse dynamics 0.5", "gcbc", "published form", "random encoder")
+}
 PROTOCOL = {name: RIVALS[name] for name in ("ours", "published form", "gcbc", "no regulariser", "tdmpc2", "dreamer")}
 
 COST: dict[str, Settings] = {
@@ -184,11 +189,13 @@ TABLE = Table(
         "two-room": TaskData(task="two-room", episodes=400, settings=ROOM),
         "two-room-discrete": TaskData(task="two-room-discrete", episodes=400, settings=ROOM),
         "push-t": TaskData(task="push-t", episodes=500, settings=PUSH_T),
+        "reacher": TaskData(task="reacher", episodes=300, settings=REACHER),
     },
     studies={
         "recipe": Study(variants=RECIPE, tasks=ROOMS, settings=SHORT, curve="step"),
         "recipe-push-t": Study(variants=PUSH_T_RECIPE, tasks=("push-t",), settings=SHORT),
         "protocol": Study(variants=PROTOCOL, tasks=ALL, settings={"eval.episodes": 200}),
+        "reacher": Study(variants=REACHER_RECIPE, tasks=("reacher",), settings=SHORT),
         "rivals": Study(variants=RIVALS, tasks=ALL, settings=SHORT, curve="prediction.horizon"),
         "cost": Study(variants=COST, tasks=ALL, settings=SHORT),
         "budget": Study(variants=BUDGET, tasks=ALL, settings=SHORT, curve="plan.candidates x plan.iterations"),
