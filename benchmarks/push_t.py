@@ -51,7 +51,7 @@ def main() -> None:
         seconds = json.loads(times.read_text(encoding="utf-8"))
         seconds["eval"] = lewm(
             *("eval", run, "--eval.episodes", arguments.episodes, "--eval.split-episodes", arguments.split_episodes),
-            *("--plan.execute", 1, "--plan.cost", "tokens"),
+            *("--plan.execute", 1, "--plan.cost", "tokens", "--plan.iterations", 9),
         )
         evaluation = json.loads((run / "eval.json").read_text(encoding="utf-8"))
         config = json.loads((run / "config.json").read_text(encoding="utf-8"))
