@@ -47,6 +47,14 @@ class Results:
             raise Missing
         return lines
 
+    def alike(self, study: str, *variants: str) -> list[list[Line]]:
+        """Return the lines of variants that are compared, over the seeds that all of them have."""
+        found = [self.of(study, variant) for variant in variants]
+        seeds = set.intersection(*({line["seed"] for line in lines} for lines in found))
+        if not seeds:
+            raise Missing
+        return [[line for line in lines if line["seed"] in seeds] for lines in found]
+
 
 def average(lines: Sequence[Line], *path: str | int) -> float:
     """Return the mean over seeds of a number of the evaluation."""
@@ -127,8 +135,8 @@ def collapses(results: Results, regulariser: str, expected: bool) -> Row:
 
 def c2(results: Results) -> Row:
     """VICReg collapses in part: in some seed the rank is less than half of the spectral regulariser's."""
-    lines, ours = results.of("claims", "article, VICReg"), results.of("rivals", "VICReg")
-    spectral = results.of("claims", "article")
+    lines, spectral = results.alike("claims", "article, VICReg", "article")
+    ours = results.of("rivals", "VICReg")
     partly = collapsed(lines) or min(rank(lines)) < mean(rank(spectral)) / 2
     figure = f"article: {spectrum(lines)}, with the spectral regulariser {spectrum(spectral)}; ours: {spectrum(ours)}"
     return "confirmed" if partly else "refuted", figure, scale(lines, "claims", "rivals")
@@ -136,20 +144,21 @@ def c2(results: Results) -> Row:
 
 def c4(results: Results) -> Row:
     """The condition number falls, and nothing collapses."""
-    lines = results.of("rivals", "article")
+    lines = results.of("claims", "article")
     curves = [line["train"]["curve"]["condition_number"] for line in lines]
     first, last = (mean(curve[k] for curve in curves) for k in (0, -1))
     alive = not collapsed(lines)
     share = average(lines, "spectrum", "content_share")
     figure = f"condition number {first:.0f} at first, {last:.0f} at last; effective rank {numbers(rank(lines))}"
     figure += f"; but content is {share:.0%} of the variance, and success {success(lines)}"
-    return "confirmed" if alive and last < first else "refuted", figure, scale(lines, "rivals")
+    return "confirmed" if alive and last < first else "refuted", figure, scale(lines, "claims")
 
 
 def c5(results: Results) -> Row:
     """Below 0.05 collapse, above 0.5 worse prediction."""
     weights = (0.01, 0.05, 0.5, 1.0)
-    lines = {weight: results.of("claims", f"article, weight {weight:g}") for weight in weights}
+    found = results.alike("claims", *(f"article, weight {weight:g}" for weight in weights))
+    lines = dict(zip(weights, found, strict=True))
     low = collapsed(lines[0.01])
     high = ratio(lines[1.0]) > ratio(lines[0.05])
     figure = "; ".join(
@@ -174,7 +183,7 @@ def compare(
     """Judge by the error ratio at the longest horizon, all variants beside each other."""
 
     def row(results: Results) -> Row:
-        base, rest = results.of(study, ours), [results.of(study, name) for name in others]
+        base, *rest = results.alike(study, ours, *others)
         errors = [ratio(lines, -1) for lines in (base, *rest)]
         longest = base[0]["eval"]["prediction"]["horizon"][-1]
         figure = "; ".join(
@@ -188,7 +197,7 @@ def compare(
 
 def c12(results: Results) -> Row:
     """Masks are quicker and better."""
-    masked, whole = results.of("claims", "article"), results.of("claims", "article, whole frames")
+    masked, whole = results.alike("claims", "article", "article, whole frames")
     # neither learns a planning cost, so all of the processor's time is that of the steps
     time = mean(pick(line, *PROCESSOR) for line in whole) / mean(pick(line, *PROCESSOR) for line in masked)
     probes = [average(lines, "probe", "r2") for lines in (masked, whole)]
@@ -201,18 +210,11 @@ def c12(results: Results) -> Row:
 
 def c13(results: Results) -> Row:
     """Smooth-L1 is steadier early."""
-    spreads = []
-    for name in ("article", "article, squared error"):
-        norms = [line["train"]["grad_norm"] for line in results.of("claims", name)]
-        spreads.append(mean(norm["first_largest"] / norm["first_median"] for norm in norms))
-    figure = (
-        f"largest over median gradient norm in the first tenth: {spreads[0]:.2f} Smooth-L1, {spreads[1]:.2f} squared"
-    )
-    return (
-        "confirmed" if spreads[0] < spreads[1] else "refuted",
-        figure,
-        scale(results.of("claims", "article"), "claims"),
-    )
+    both = results.alike("claims", "article", "article, squared error")
+    norms = [[line["train"]["grad_norm"] for line in lines] for lines in both]
+    smooth, squared = (mean(norm["first_largest"] / norm["first_median"] for norm in found) for found in norms)
+    figure = f"largest over median gradient norm in the first tenth: {smooth:.2f} Smooth-L1, {squared:.2f} squared"
+    return "confirmed" if smooth < squared else "refuted", figure, scale(both[0], "claims")
 
 
 def c14(results: Results) -> Row:
@@ -231,7 +233,7 @@ def c14(results: Results) -> Row:
 def c15(results: Results) -> Row:
     """The prediction is better than that of the rivals."""
     names = ("ours", "article", "tdmpc2", "dreamer", "random encoder")
-    lines = {name: results.of("rivals", name) for name in names}
+    lines = dict(zip(names, results.alike("rivals", *names), strict=True))
     at = [lines["ours"][0]["eval"]["prediction"]["horizon"].index(step) for step in (1, 4, 8)]
 
     def cosines(found: list[Line], key: str) -> list[float]:
@@ -264,23 +266,20 @@ def c16(results: Results) -> Row:
 
 def c20(results: Results) -> Row:
     """No instability over the seeds."""
-    lines = results.of("rivals", "ours") + results.of("rivals", "article")
+    lines = results.of("rivals", "ours") + results.of("claims", "article")
     bad = sum(line["train"]["nonfinite_steps"] for line in lines)
     spikes = max(line["train"]["grad_norm"]["largest"] / line["train"]["grad_norm"]["median"] for line in lines)
     figure = (
         f"{bad} steps that were not finite in {len(lines)} runs; largest over median gradient norm at most {spikes:.1f}"
     )
-    return "confirmed" if bad == 0 else "refuted", figure, scale(lines, "rivals")
+    return "confirmed" if bad == 0 else "refuted", figure, scale(lines, "rivals", "claims")
 
 
 def c21(results: Results) -> Row:
     """Starting from another task's encoder reaches more goals after few steps, beyond chance."""
     names = ("from scratch", "from Push-T's encoder")
-    lines = {
-        f"{name}, {steps} steps": results.of("claims", f"{name}, {steps} steps")
-        for steps in (50, 250)
-        for name in names
-    }
+    labels = [f"{name}, {steps} steps" for steps in (50, 250) for name in names]
+    lines = dict(zip(labels, results.alike("claims", *labels), strict=True))
     figure = "; ".join(
         f"{name}: success {success(found)}, probe R² {average(found, 'probe', 'r2'):.3f}, "
         f"error ratio {ratio(found):.2f}"

@@ -7,8 +7,9 @@ import pytest
 from ablation_fixture import TABLE, line_for, table
 from lewm.ablate.results import append
 from lewm.ablate.tables import filled, write_tables
-from lewm.evaluate.closed_loop import wilson_interval
+from lewm.evaluate.closed_loop import newcombe_interval, wilson_interval
 
+LESS = "less the first row's, points (95%)"
 PAGE = "before\n<!-- study levers -->\nold\n<!-- /study levers -->\nafter\n"
 
 
@@ -71,12 +72,26 @@ def test_what_many_rows_share_is_said_once() -> None:
     jobs = [job for job in TABLE.jobs() if (job.study, job.seed) == ("levers", 0)]
     lines = [line_for(job, success=0.1 * k) for k, job in enumerate(jobs)]
     page = filled(PAGE, TABLE.jobs(), lines)
-    assert list(rows(page)[0]) == ["variant", "success (95%, episodes)"]
+    assert list(rows(page)[0]) == ["variant", "success (95%, episodes)", LESS]
     assert "|\n\nThe same in every row: seeds: 1; error ratio, 1 and 8 ahead: 0.10, 0.80; " in page
     assert "; parameters: 1,234; ms a step: 20.\n<!-- /study" in page
     assert rows(filled(PAGE, TABLE.jobs(), lines[1:]))[0]["seeds"] == "1"  # two rows are read at a glance
     lines[0]["error"] = "loss=nan: not finite at step 3"
     assert [row["seeds"] for row in rows(filled(PAGE, TABLE.jobs(), lines))] == ["1 (1 diverged)", "1", "1"]
+
+
+def test_success_is_compared_with_the_first_row_over_the_seeds_of_both() -> None:
+    jobs = {(job.variant, job.seed): job for job in TABLE.jobs() if job.study == "levers"}
+    first, second, slow, pooled = (jobs[name] for name in (("ours", 0), ("ours", 1), ("slow", 0), ("pooled", 0)))
+    lines = [line_for(first, success=0.8, episodes=70), line_for(second, success=0.0)]
+    lines += [line_for(slow, success=0.6, episodes=80), line_for(pooled, success=0.8, episodes=70)]
+    ours, slower, same = rows(filled(PAGE, TABLE.jobs(), lines))
+    assert ours[LESS] == "–"
+    low, high = newcombe_interval(48, 80, 56, 70)
+    assert slower[LESS] == f"-20 ({100 * low:+.0f} to {100 * high:+.0f})"
+    assert same[LESS].startswith("+0 (")
+    del lines[0]  # no seed in common
+    assert LESS not in rows(filled(PAGE, TABLE.jobs(), lines))[0]
 
 
 def test_moving_straight_and_too_few_episodes() -> None:

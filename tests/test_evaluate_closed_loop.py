@@ -19,6 +19,7 @@ from lewm.evaluate.closed_loop import (
     Starts,
     cost_alone,
     make_starts,
+    newcombe_interval,
     planner_alone,
     random_policy,
     reaches,
@@ -132,6 +133,12 @@ def test_wilson_interval(successes: int, trials: int, low: float, high: float) -
 def test_wilson_interval_of_another_confidence() -> None:
     narrow, wide = wilson_interval(8, 10, confidence=0.5), wilson_interval(8, 10)
     assert wide[0] < narrow[0] < 0.8 < narrow[1] < wide[1]
+
+
+def test_newcombe_interval() -> None:
+    # examples (a) and (g) of Newcombe, 1998, table II, method 10
+    assert newcombe_interval(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+    assert newcombe_interval(10, 10, 0, 20) == pytest.approx((0.6791, 1.0), abs=1e-4)
 
 
 @pytest.fixture

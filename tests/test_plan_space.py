@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from lewm.config import ActionConfig, Config, DataConfig, PlanConfig
+from lewm.config import ActionConfig, Config, DataConfig, PlanConfig, preset
 from lewm.plan import action_space
 
 
-def settings(kind: str = "continuous", size: int = 2, frame_skip: int = 3, hold: bool = False) -> Config:
+def settings(kind: str = "continuous", size: int = 2, frame_skip: int = 3, hold: bool | None = False) -> Config:
     action = ActionConfig(kind="discrete" if kind == "discrete" else "continuous", size=size)
     return Config(action=action, data=DataConfig(frame_skip=frame_skip), plan=PlanConfig(hold=hold))
 
@@ -40,6 +40,12 @@ def test_discrete(hold: bool, size: int) -> None:
     assert model_actions.dtype == torch.int64
     assert model_actions[1, 2].tolist() == ([0, 0, 0] if hold else [0, 1, 2])
     assert space.to_env(model_actions).shape == (2, 4, 3)
+
+
+def test_continuous_actions_alone_are_held_by_default() -> None:
+    assert preset("tiny").plan.hold is None
+    assert action_space(settings(hold=None), device="cpu").hold
+    assert action_space(settings("discrete", size=5, hold=None), device="cpu").size == 3
 
 
 def test_bounds_belong_to_each_entry_of_each_sub_action() -> None:

@@ -219,8 +219,9 @@ class PlanConfig:
     """Learnt steps between two representations, or squared distance of all tokens or of the mean token."""
     over: Literal["last", "sum"] = "last"
     """Cost of the last predicted step, or summed over all of them."""
-    hold: bool = False
-    """Search over one action held for the whole frame-skip, rather than over every sub-action."""
+    hold: bool | None = False
+    """Search over one action held for the whole frame-skip, rather than over every sub-action; None holds continuous
+    actions alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -450,7 +451,7 @@ _PAPER = Config(
     mask=MaskConfig(full_context_prob=1.0),
     loss=LossConfig(regulariser="gaussian", weight=0.02, apply_to="frame", slowness=1.0),
     train=TrainConfig(ema_start=0.95, ema_end=0.995),
-    plan=PlanConfig(over="sum", hold=True),
+    plan=PlanConfig(over="sum", hold=None),
 )
 _BASE = replace(
     _PAPER,

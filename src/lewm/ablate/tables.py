@@ -7,11 +7,12 @@ from typing import Any
 
 from lewm.ablate.results import Line, by_label, read
 from lewm.ablate.table import Job
-from lewm.evaluate.closed_loop import wilson_interval
+from lewm.evaluate.closed_loop import newcombe_interval, wilson_interval
 from lewm.files import write_text
 
 NOTHING = "–"
 FEWEST = 5  # episodes that a rate without its interval is shown for
+SUCCESS = "success (95%, episodes)"
 MANY = 3  # rows from which on what is the same in all of them is said once, below
 
 Measured = dict[str, list[Line]]
@@ -98,6 +99,11 @@ def _table(variants: Measured) -> str:
     if not rows:
         return ""
     columns = [(head, [cell(lines) for lines in rows.values()]) for head, cell in _COLUMNS]
+    first, *others = rows.values()
+    columns.insert(
+        [head for head, _ in columns].index(SUCCESS) + 1,
+        ("less the first row's, points (95%)", [NOTHING, *(_difference(lines, first) for lines in others)]),
+    )
     columns = [(head, cells) for head, cells in columns if set(cells) != {NOTHING}]
     same = [(head, cells[0]) for head, cells in columns if len(rows) >= MANY and len(set(cells)) == 1]
     columns = [(head, cells) for head, cells in columns if (head, cells[0]) not in same]
@@ -153,6 +159,18 @@ def _rate(rate: Sequence[str], count: Sequence[str]) -> Callable[[list[Line]], s
     return cell
 
 
+def _difference(lines: list[Line], first: list[Line]) -> str:
+    """Return a cell with the difference of two rows' success over the seeds that both have, with its interval."""
+    seeds = {line["seed"] for line in lines} & {line["seed"] for line in first}
+    ours, others = (
+        pooled([line for line in row if line["seed"] in seeds], _SUCCESS, _EPISODES) for row in (lines, first)
+    )
+    if ours is None or others is None:
+        return NOTHING
+    low, high = newcombe_interval(*ours, *others)
+    return f"{100 * (ours[0] / ours[1] - others[0] / others[1]):+z.0f} ({100 * low:+z.0f} to {100 * high:+z.0f})"
+
+
 def _split(lines: list[Line]) -> str:
     parts = [
         pooled(lines, ("eval", "cost", f"{name}_success"), ("eval", "cost", "split_episodes"))
@@ -164,6 +182,7 @@ def _split(lines: list[Line]) -> str:
     return f"{', '.join(f'{reached / count:.0%}' for reached, count in known)} ({known[0][1]})"
 
 
+_SUCCESS = ("eval", "planning", "success_rate")
 _EPISODES = ("eval", "planning", "episodes")
 _HARD = ("eval", "planning", "by_start", "hard")
 _COLUMNS: tuple[tuple[str, Callable[[list[Line]], str]], ...] = (
@@ -175,7 +194,7 @@ _COLUMNS: tuple[tuple[str, Callable[[list[Line]], str]], ...] = (
     ("content share", _mean(".2f", "eval", "spectrum", "content_share")),
     ("probe R² (random encoder)", _probe),
     ("cost and distance", _mean(".2f", "eval", "cost", "rank_correlation_distance")),
-    ("success (95%, episodes)", _rate(("eval", "planning", "success_rate"), _EPISODES)),
+    (SUCCESS, _rate(_SUCCESS, _EPISODES)),
     ("hard starts (95%, episodes)", _rate((*_HARD, "success_rate"), (*_HARD, "count"))),
     ("random policy (95%, episodes)", _rate(("eval", "planning", "random_success_rate"), _EPISODES)),
     ("moving straight (95%, episodes)", _rate(("eval", "planning", "straight_success_rate"), _EPISODES)),

@@ -94,6 +94,30 @@ def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) ->
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def newcombe_interval(
+    successes: int, trials: int, other_successes: int, other_trials: int, *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return the interval of the difference of two success rates, the first less the other.
+
+    Newcombe's hybrid score interval (1998, method 10), of independent trials. It is wide for two policies that met the
+    same starts, since what is easy for one is mostly easy for the other.
+
+    Args:
+        successes: Successes, 0 to `trials`.
+        trials: Independent trials, at least 1.
+        other_successes: Successes that are compared with.
+        other_trials: Their trials.
+        confidence: Share of such intervals that hold the true difference.
+    """
+    low, high = wilson_interval(successes, trials, confidence=confidence)
+    other_low, other_high = wilson_interval(other_successes, other_trials, confidence=confidence)
+    rate, other = successes / trials, other_successes / other_trials
+    return (
+        rate - other - sqrt((rate - low) ** 2 + (other_high - other) ** 2),
+        rate - other + sqrt((high - rate) ** 2 + (other - other_low) ** 2),
+    )
+
+
 def make_starts(store: Store, episodes: NDArray[np.int64], *, count: int, goal_offset: int, seed: int) -> Starts:
     """Draw starts and goals from held-out trajectories: the goal is the frame `goal_offset` environment steps ahead.
 

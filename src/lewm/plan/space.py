@@ -82,7 +82,8 @@ def action_space(
     Raises:
         ValueError: if bounds are given for discrete actions, do not fit the action size, or are empty or infinite.
     """
-    action, frame_skip, hold = config.action, config.data.frame_skip, config.plan.hold
+    action, frame_skip = config.action, config.data.frame_skip
+    hold = action.kind == "continuous" if config.plan.hold is None else config.plan.hold
     searched = 1 if hold else frame_skip
     if action.kind == "discrete":
         if low is not None or high is not None:
