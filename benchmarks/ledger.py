@@ -1,4 +1,4 @@
-"""Write the ledger of the article's claims in docs/results.md from benchmarks/results/ablate.jsonl.
+"""Write the ledger of the article's claims in docs/results.md from ablate.jsonl and timing.json in benchmarks/results.
 
     python benchmarks/ledger.py
 
@@ -6,6 +6,7 @@ A verdict follows from the numbers by the rule that stands in the code beside it
 nothing has been measured yet, the row says so.
 """
 
+import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from lewm.evaluate.doctor import COLLAPSED_RANK, COLLAPSED_STD, POSITION_ONLY
 
 PAGE = Path(__file__).parent.parent / "docs" / "results.md"
 BEGIN, END = "<!-- ledger -->", "<!-- /ledger -->"
+TIMING = OUT.with_name("timing.json")
 PROCESSOR = ("train", "seconds", "processor")
 COMMAND = "`python benchmarks/ablate.py --study {} --tasks two-room`"
 
@@ -291,6 +293,60 @@ def c21(results: Results) -> Row:
     return "confirmed" if better else "refuted", f"control alone, without images: {figure}", where
 
 
+def timing() -> dict[str, Any]:
+    """Return what the timing benchmark found."""
+    if not TIMING.is_file():
+        raise Missing
+    return json.loads(TIMING.read_text(encoding="utf-8"))
+
+
+def timing_scale(found: dict[str, Any]) -> str:
+    """Return where the times were measured."""
+    machine = found["machine"]
+    return f"{machine['device']}, {machine['threads']} thread, batch of 1; `python benchmarks/timing.py`"
+
+
+def c18(results: Results) -> Row:
+    """The article's devices are not here; what its cycle asks of them follows from the count of operations."""
+    found = timing()
+    product = found["product_gflop_per_s"]
+
+    def part(preset: str, name: str) -> str:
+        one = found["presets"][preset][name]
+        share = one["gflop_per_s"] / product
+        return f"{name} {one['ms']:.1f} ms ({one['gflop']:.3g} GFLOP, {share:.0%} of a matrix product's rate)"
+
+    shown = "; ".join(
+        f"`{preset}`: {', '.join(part(preset, name) for name in ('encoder', 'step', 'cycle'))}"
+        for preset in ("literal", "paper")
+    )
+    work = found["presets"]["literal"]["cycle"]["gflop"]
+    asked = ", ".join(f"{work / cycle:.0f} ({device})" for device, (_, _, cycle) in ARTICLE_MS.items())
+    rounds = found["iterations"] * found["horizon"]  # they follow one another, however many candidates are a batch
+    in_a_row = ", ".join(f"{encoder + rounds * step:.1f}" for encoder, step, _ in ARTICLE_MS.values())
+    given = ", ".join(f"{cycle:.1f}" for _, _, cycle in ARTICLE_MS.values())
+    figure = (
+        f"no such device is at hand. Here {shown}. The article's cycles ({given} ms) ask for {asked} TFLOP/s, "
+        f"and its own encoder and {rounds} steps in a row take longer ({in_a_row} ms)"
+    )
+    return "not testable here", figure, timing_scale(found)
+
+
+def c19(results: Results) -> Row:
+    """The article's machine is not here; what its hours ask of a GPU follows from the count of operations."""
+    found = timing()
+    train = found["presets"]["literal"]["train"]
+    images = found["images"] * found["epochs"]
+    per_gpu = images / (HOURS * 3600 * GPUS)
+    asked = per_gpu * train["gflop"] / train["batch_size"] / 1e3
+    figure = (
+        f"neither at hand. `literal` here {train['images_per_s']:.1f} images/s, so {images:,} images in "
+        f"{train['hours_of_imagenet']:,.0f} hours; {HOURS} hours on {GPUS} GPUs ask for {per_gpu:,.0f} images/s "
+        f"and {asked:.1f} TFLOP/s of each"
+    )
+    return "not testable here", figure, timing_scale(found).replace("batch of 1", f"batches of {train['batch_size']}")
+
+
 def untested(why: str) -> Callable[[Results], Row]:
     """Return the row of a claim that cannot be tested here."""
     return lambda results: ("not testable here", why, "–")
@@ -299,6 +355,9 @@ def untested(why: str) -> Callable[[Results], Row]:
 IMAGES = (
     "no image data set that it speaks of can be had; `lewm import` of images, `lewm train` and `lewm eval` measure it"
 )
+# encoder, step, cycle; article, section 9
+ARTICLE_MS = {"A100": (0.8, 0.3, 3.2), "Orin": (3.1, 0.9, 18.3), "Xavier": (7.2, 2.1, 42.0)}
+HOURS, GPUS = 18, 4  # article, section 5
 ARTICLE, OURS, BOTH = "the article as written", "ours", "both"
 CLAIMS: dict[str, tuple[str, str, Callable[[Results], Row]]] = {
     "C1": (
@@ -344,8 +403,8 @@ CLAIMS: dict[str, tuple[str, str, Callable[[Results], Row]]] = {
     "C15": ("prediction is better than TD-MPC2's, Dreamer's and random features'", OURS, c15),
     "C16": ("planning by CEM or MPPI works", OURS, c16),
     "C17": ("the representation lies between MAE and I-JEPA", "–", untested(IMAGES)),
-    "C18": ("times on A100, Orin and Xavier", "–", untested("no such device is at hand")),
-    "C19": ("18 hours for 300 epochs of ImageNet on four A100", "–", untested("no such machine and no ImageNet")),
+    "C18": ("times on A100, Orin and Xavier", BOTH, c18),
+    "C19": ("18 hours for 300 epochs of ImageNet on four A100", ARTICLE, c19),
     "C20": ("no instability", BOTH, c20),
     "C21": ("fine-tuning from a pretrained encoder helps", OURS, c21),
 }

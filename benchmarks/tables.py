@@ -181,6 +181,30 @@ def push_t_data(summary: Mapping[str, Any]) -> str:
     return table([head, ""], rows)
 
 
+def timing(summary: Mapping[str, Any]) -> str:
+    """Return the table of times: a model's parts, their operations, and their share of a matrix product's rate."""
+    count = f"{summary['candidates']} candidates, {summary['horizon']} steps, {summary['iterations']} iterations"
+    parts = {
+        "encoder": "encoder, one frame",
+        "step": "predictor, one step",
+        "steps": f"predictor, one step of {summary['candidates']} candidates",
+        "cycle": f"planning cycle: {count}",
+        "train": "training step",
+    }
+    head, rows = ["part"], [[label] for label in parts.values()]
+    for preset, found in summary["presets"].items():
+        head += [f"`{preset}`, GFLOP", "ms", "share of a matrix product's rate"]
+        for row, name in zip(rows, parts, strict=True):
+            one = found[name]
+            share = one["gflop_per_s"] / summary["product_gflop_per_s"]
+            row += [f"{one['gflop']:.3g}", f"{one['ms']:,.1f}", f"{share:.2f}"]
+        rows[-1][0] = f"{parts['train']}, batch of {found['train']['batch_size']}"
+    where = summary["machine"]
+    facts = f"{where['device']}, {where['processor']}, {where['threads']} thread, torch {where['torch']}"
+    rate = f"{summary['product_gflop_per_s']:.0f} GFLOP/s"
+    return f"{table(head, rows)}\n\nMachine: {facts}; a matrix product in float32: {rate}."
+
+
 WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "demo": evaluations,
     "push-t": evaluations,
@@ -188,6 +212,7 @@ WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "sampler": sampler,
     "importing": importing,
     "fuzz-import": fuzz_import,
+    "timing": timing,
 }
 
 

@@ -1,0 +1,39 @@
+"""What is timed is the work that the page says."""
+
+import runpy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lewm.config import preset
+
+BENCHMARK = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "timing.py"))
+
+
+@pytest.mark.parametrize("name", ["tiny", "tokens"])
+def test_operations(name: str) -> None:
+    """The counts fit each other: a step of K candidates is K steps, and a cycle I K H + H steps and an encoding."""
+    config = preset("tiny")
+    latent = {"latent": "tokens", "mask_tokens": True} if name == "tokens" else {}
+    config = replace(
+        config,
+        model=replace(config.model, image_size=32, **latent),
+        train=replace(config.train, batch_size=2),
+        plan=replace(config.plan, cost="tokens"),
+    )
+    work = BENCHMARK["make_work"](config, torch.device("cpu"))
+    count = {part: BENCHMARK["operations"](run) for part, run in work.items()}
+    candidates, horizon, iterations = (BENCHMARK[key] for key in ("CANDIDATES", "HORIZON", "ITERATIONS"))
+    assert min(count.values()) > 0
+    assert count["steps"] == candidates * count["step"]
+    assert count["cycle"] == count["encoder"] + (iterations * candidates + 1) * horizon * count["step"]
+    # forward of both encoders and the predictor, then backward of one encoder and the predictor at twice the work
+    assert count["train"] > 2 * 4 * count["encoder"]
+
+
+def test_seconds() -> None:
+    calls: list[None] = []
+    assert BENCHMARK["seconds"](lambda: calls.append(None), torch.device("cpu"), 3) >= 0
+    assert len(calls) == 4  # the first one does not count
