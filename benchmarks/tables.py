@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lewm.files import write_text
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGES = ("README.md", "docs/results.md", "docs/data.md")
@@ -83,6 +85,24 @@ def evaluations(summary: Mapping[str, Any]) -> str:
     machine = evals[0]["machine"]
     facts = f"{machine['device']}, {machine['processor']}, {machine['cores']} cores, {machine['threads']} threads"
     return f"{table(rows[0], rows[1:])}\n\nMachine: {facts}, torch {machine['torch']}."
+
+
+def headline(summary: Mapping[str, Any]) -> str:
+    """Return the few rows of the demo's table with which a reader begins."""
+    wanted = (
+        "measure",
+        "---",
+        "error ratio, 1 ",
+        "error ratio, 8 ",
+        "state R²",
+        "success, ",
+        "random",
+        "moving",
+        "seconds",
+    )
+    lines = evaluations(summary).splitlines()
+    kept = [line for line in lines if not line.startswith("| ") or line.removeprefix("| ").startswith(wanted)]
+    return "\n".join(kept)
 
 
 def sampler(summary: Mapping[str, Any]) -> str:
@@ -189,16 +209,20 @@ def timing(summary: Mapping[str, Any]) -> str:
         "step": "predictor, one step",
         "steps": f"predictor, one step of {summary['candidates']} candidates",
         "cycle": f"planning cycle: {count}",
-        "train": "training step",
+        "train": "training step, as the preset masks",
+        "train_whole": "training step, whole frames",
     }
     head, rows = ["part"], [[label] for label in parts.values()]
+    rows[-2:] = [[f"{row[0]}, batch of {summary['batch_size']}"] for row in rows[-2:]]
     for preset, found in summary["presets"].items():
         head += [f"`{preset}`, GFLOP", "ms", "share of a matrix product's rate"]
         for row, name in zip(rows, parts, strict=True):
-            one = found[name]
+            one = found.get(name)
+            if one is None:
+                row += ["–"] * 3
+                continue
             share = one["gflop_per_s"] / summary["product_gflop_per_s"]
             row += [f"{one['gflop']:.3g}", f"{one['ms']:,.1f}", f"{share:.2f}"]
-        rows[-1][0] = f"{parts['train']}, batch of {found['train']['batch_size']}"
     where = summary["machine"]
     facts = f"{where['device']}, {where['processor']}, {where['threads']} thread, torch {where['torch']}"
     rate = f"{summary['product_gflop_per_s']:.0f} GFLOP/s"
@@ -207,6 +231,7 @@ def timing(summary: Mapping[str, Any]) -> str:
 
 WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "demo": evaluations,
+    "headline": headline,
     "push-t": evaluations,
     "push-t-data": push_t_data,
     "sampler": sampler,
@@ -216,10 +241,13 @@ WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
+SOURCES = {"headline": "demo"}
+
+
 def filled(page: str) -> str:
     """Return a page with every table between its markers written anew; a table without JSON stays."""
     for name, write in WRITERS.items():
-        source = RESULTS / f"{name.replace('-', '_')}.json"
+        source = RESULTS / f"{SOURCES.get(name, name).replace('-', '_')}.json"
         begin, end = f"<!-- {name}-table -->", f"<!-- /{name}-table -->"
         if begin in page and source.is_file():
             before, rest = page.split(begin, 1)
@@ -232,7 +260,7 @@ def main() -> None:
     """Rewrite the pages."""
     for name in PAGES:
         path = ROOT / name
-        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+        write_text(path, filled(path.read_text(encoding="utf-8")))
 
 
 if __name__ == "__main__":

@@ -12,15 +12,16 @@ from lewm.config import preset
 BENCHMARK = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "timing.py"))
 
 
-@pytest.mark.parametrize("name", ["tiny", "tokens"])
+@pytest.mark.parametrize("name", ["tiny", "tokens", "masked"])
 def test_operations(name: str) -> None:
     """The counts fit each other: a step of K candidates is K steps, and a cycle I K H + H steps and an encoding."""
     config = preset("tiny")
-    latent = {"latent": "tokens", "mask_tokens": True} if name == "tokens" else {}
+    latent = {} if name == "tiny" else {"latent": "tokens", "mask_tokens": True}
     config = replace(
         config,
         model=replace(config.model, image_size=32, **latent),
         train=replace(config.train, batch_size=2),
+        mask=replace(config.mask, full_context_prob=0.0 if name == "masked" else 1.0),
         plan=replace(config.plan, cost="tokens"),
     )
     work = BENCHMARK["make_work"](config, torch.device("cpu"))
@@ -30,7 +31,10 @@ def test_operations(name: str) -> None:
     assert count["steps"] == candidates * count["step"]
     assert count["cycle"] == count["encoder"] + (iterations * candidates + 1) * horizon * count["step"]
     # forward of both encoders and the predictor, then backward of one encoder and the predictor at twice the work
-    assert count["train"] > 2 * 4 * count["encoder"]
+    whole = count["train_whole" if name == "masked" else "train"]
+    assert whole > 2 * 4 * count["encoder"]
+    assert ("train_whole" in count) == (name == "masked")
+    assert name != "masked" or count["train"] < whole
 
 
 def test_seconds() -> None:

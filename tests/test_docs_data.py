@@ -54,8 +54,8 @@ def test_every_step_of_the_guide(
         words = shlex.split(command)[1:]
         assert cli.main([*words, *SMALL.get(words[0], "").split()]) == 0, capsys.readouterr()
     store = lewm.Store(folder / "data" / "so100")
-    assert store.episodes.length.tolist() == [30] * len(LENGTHS)
-    assert store.meta.action_size == 18
+    assert store.episodes.length.tolist() == list(LENGTHS)
+    assert store.meta.action_size == 6
     assert (store.path / "check.html").is_file()
     assert (folder / "runs" / "so100" / "report.html").is_file()
     (block,) = [block for block in blocks(ROOT / "docs" / "data.md", "python") if "so100" in block]

@@ -161,10 +161,9 @@ def _rate(rate: Sequence[str], count: Sequence[str]) -> Callable[[list[Line]], s
 
 def _difference(lines: list[Line], first: list[Line]) -> str:
     """Return a cell with the difference of two rows' success over the seeds that both have, with its interval."""
-    seeds = {line["seed"] for line in lines} & {line["seed"] for line in first}
-    ours, others = (
-        pooled([line for line in row if line["seed"] in seeds], _SUCCESS, _EPISODES) for row in (lines, first)
-    )
+    planned = [{line["seed"]: line for line in row if value(line, *_SUCCESS) is not None} for row in (lines, first)]
+    seeds = planned[0].keys() & planned[1].keys()
+    ours, others = (pooled([row[seed] for seed in sorted(seeds)], _SUCCESS, _EPISODES) for row in planned)
     if ours is None or others is None:
         return NOTHING
     low, high = newcombe_interval(*ours, *others)

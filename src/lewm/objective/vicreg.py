@@ -16,8 +16,8 @@ def vicreg(tokens: Tensor, positions: Tensor, *, centre: Centre, num_positions: 
     1/D sum_d max(0, 1 - sqrt(C_dd + eps)) + 1/25 * 1/D sum_{i != j} C_ij^2
 
     with C the covariance of the tokens. The paper weighs invariance 25, variance 25, covariance 1. Invariance is the
-    prediction loss here, and all is divided by 25, so that a weight of 1 on this term is the paper's proportion. Equal
-    tokens give 0.99.
+    prediction loss here, half a squared error where errors are small, and all is divided by 25, so that a weight of
+    0.5 on this term is the paper's proportion. Equal tokens give 0.99.
 
     Args:
         tokens: (B, Nc, D).
