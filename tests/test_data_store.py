@@ -111,6 +111,23 @@ def test_resume(tmp_path: Path) -> None:
     check(tmp_path, 8)
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux to count threads")
+def test_reading_starts_no_threads(tmp_path: Path) -> None:
+    """Arrow's would abort a process that ends right after, such as a command's."""
+    path = write(tmp_path / "store", 2)
+    code = (
+        "import os\n"
+        "from pathlib import Path\n"
+        "from lewm.data import Store\n"
+        "count = lambda: len(os.listdir('/proc/self/task'))\n"
+        "before = count()\n"
+        f"store = Store(Path({str(path)!r}))\n"
+        "print(store.num_episodes, count() - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["2", "0"]
+
+
 @pytest.mark.parametrize("rows", [1, 5])
 def test_uncommitted_rows_are_ignored_and_cut(tmp_path: Path, rows: int) -> None:
     path = write(tmp_path, 3)

@@ -462,7 +462,9 @@ def _read_table(path: Path) -> pa.Table:
     if not path.is_file():
         raise ValueError(f"{path}: missing, so no episode is complete; restore it or write the store again")
     try:
-        table = pq.read_table(pa.BufferReader(path.read_bytes()), columns=_TABLE_SCHEMA.names)
+        with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:
+            # no threads: Arrow aborts a process that ends while its threads are still starting (apache/arrow 34314)
+            table = file.read(_TABLE_SCHEMA.names, use_threads=False)
         table = table.select(_TABLE_SCHEMA.names).cast(_TABLE_SCHEMA)
     except (pa.ArrowException, KeyError, OSError) as error:
         reason = str(error).splitlines()[0]
