@@ -232,7 +232,7 @@ TABLE = Table(
         "recipe": Study(variants=RECIPE, tasks=ROOMS, settings=SHORT, curve="step"),
         "recipe-push-t": Study(variants=PUSH_T_RECIPE, tasks=("push-t",), settings=SHORT),
         "protocol": Study(variants=PROTOCOL, tasks=ALL, settings={"eval.episodes": 200}),
-        "planners": Study(variants=PLANNERS, tasks=ROOMS, settings=SHORT),
+        "planners": Study(variants=PLANNERS, tasks=ALL, settings=SHORT),
         "reacher": Study(variants=REACHER_RECIPE, tasks=("reacher",), settings=SHORT),
         "rivals": Study(variants=RIVALS, tasks=ALL, settings=SHORT, curve="prediction.horizon"),
         "cost": Study(variants=COST, tasks=ALL, settings=SHORT),
