@@ -150,7 +150,10 @@ OUR_PLAN = {
     | {"plan.cost": "tokens", "plan.hold": True}
 }
 BY_DISTANCE: dict[str, Settings] = {"ours, by distance": {"plan.cost": "tokens"}}
-LEARNT = {"published form, learnt cost": {k: v for k, v in PUBLISHED.items() if not k.startswith("plan.")}}
+LEARNT = {
+    "published form, learnt cost": {k: v for k, v in PUBLISHED.items() if not k.startswith("plan.")}
+    | {"plan.cost": "steps_to_go"}
+}
 REACHER_RECIPE = {
     name: (RECIPE | RIVALS | OUR_PLAN | BY_DISTANCE | LEARNT)[name]
     for name in (
