@@ -18,6 +18,7 @@ import pytest
 
 from lewm.data import Store, StoreMeta, StoreWriter, split_episodes
 from lewm.data import store as store_module
+from lewm.data.store import set_control_mode
 
 META = StoreMeta(
     task="test", image_size=4, action_kind="continuous", action_size=2, state_names=("x", "y", "angle"), fps=10.0
@@ -554,3 +555,24 @@ def test_bad_split(num_episodes: int, held_out: float) -> None:
     with pytest.raises(ValueError, match=r"^(num_episodes|held_out)=") as error:
         split_episodes(num_episodes, held_out=held_out, seed=0)
     one_line(error)
+
+
+def test_control_mode_is_written_into_a_store(tmp_path: Path) -> None:
+    meta = StoreMeta(task="arm", image_size=8, action_kind="continuous", action_size=2)
+    with StoreWriter(tmp_path / "s", meta) as writer:
+        writer.append(np.zeros((3, 8, 8, 3), np.uint8), np.zeros((3, 2)))
+    changed = set_control_mode(tmp_path / "s", "position", "given")
+    assert Store(tmp_path / "s").meta == changed
+    assert (changed.control_mode, changed.control_evidence) == ("position", "given")
+    with StoreWriter(tmp_path / "s", meta) as writer:  # more episodes may come from who does not know it
+        writer.append(np.zeros((3, 8, 8, 3), np.uint8), np.zeros((3, 2)))
+    assert Store(tmp_path / "s").meta.control_mode == "position"
+    with pytest.raises(ValueError, match=r"control_mode='torque': must be"):
+        set_control_mode(tmp_path / "s", "torque", "given")
+    with pytest.raises(ValueError, match="is not a store"):
+        set_control_mode(tmp_path / "t", "position", "given")
+
+
+def test_control_mode_is_of_continuous_actions() -> None:
+    with pytest.raises(ValueError, match=r"control_mode='velocity': is of continuous actions"):
+        StoreMeta(task="", image_size=8, action_kind="discrete", action_size=2, control_mode="velocity")

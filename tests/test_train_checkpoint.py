@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lewm import files
-from lewm.config import Config
+from lewm.config import ActionConfig, Config
+from lewm.data.store import StoreMeta
 from lewm.model import WorldModel
 from lewm.train.checkpoint import (
     CONFIG,
@@ -29,6 +30,8 @@ from lewm.train.checkpoint import (
 )
 from lewm.train.schedule import make_optimizer
 from tiny import TINY, tiny
+
+META = StoreMeta(task="arm", image_size=64, action_kind="continuous", action_size=2, control_mode="position")
 
 
 def make(config: Config = TINY, seed: int = 0) -> tuple[WorldModel, torch.optim.AdamW]:
@@ -95,7 +98,7 @@ def test_no_checkpoint_yet(tmp_path: Path) -> None:
 
 
 def test_load_run(tmp_path: Path) -> None:
-    config = with_data(TINY, tmp_path / "store", "continuous", 2)
+    config = with_data(TINY, tmp_path / "store", META)
     model, _ = written(tmp_path / "run", config)
     loaded = load_run(tmp_path / "run")
     assert loaded.config == config
@@ -112,12 +115,13 @@ def test_a_model_without_data(tmp_path: Path) -> None:
 
 def test_with_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    config = with_data(TINY, Path("store"), "discrete", 5)
+    config = with_data(TINY, Path("store"), StoreMeta(task="", image_size=64, action_kind="discrete", action_size=5))
     assert config.data.path == str(tmp_path / "store")  # the run is found from any folder
-    assert (config.action.kind, config.action.size) == ("discrete", 5)
+    assert config.action == ActionConfig(kind="discrete", size=5)
+    assert with_data(TINY, Path("store"), META).action.control_mode == "position"
     assert config.model == TINY.model
     assert config.train == TINY.train
-    named = with_data(tiny(train__encoder_from="images"), Path("store"), "none", 0)
+    named = with_data(tiny(train__encoder_from="images"), Path("store"), META)
     assert named.train.encoder_from == str(tmp_path / "images")
 
 

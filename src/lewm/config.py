@@ -25,6 +25,8 @@ class ActionConfig:
     """Real vectors, one integer out of `size`, or none: images, which have no next frame either."""
     size: int = 2
     """Length of the action vector, the number of discrete actions, or 0 for none."""
+    control_mode: Literal["unknown", "position", "displacement", "velocity"] = "unknown"
+    """What a continuous action commands: where to be, how far to move from here, or how fast to move."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -66,6 +66,10 @@ class StoreMeta:
     """A: length of the action vector, the number of discrete actions, or 0 for none."""
     action_names: tuple[str, ...] = ()
     """Names of the entries of a continuous action; empty when they have none."""
+    control_mode: Literal["unknown", "position", "displacement", "velocity"] = "unknown"
+    """What a continuous action commands: where to be, how far to move from here, or how fast to move."""
+    control_evidence: str = ""
+    """How the control mode is known, in a few words: given, or what it was guessed from."""
     state_names: tuple[str, ...] = ()
     """Names of the S state variables; empty when states are not stored."""
     fps: float | None = None
@@ -87,6 +91,16 @@ class StoreMeta:
                 raise ValueError(f"action_size={self.action_size!r}: must be 0 where there are no actions; use 0")
         elif not _is_int(self.action_size) or self.action_size < 1:
             raise ValueError(f"action_size={self.action_size!r}: must be a positive integer; give the actions' size")
+        if self.control_mode not in ("unknown", "position", "displacement", "velocity"):
+            raise ValueError(
+                f"control_mode={self.control_mode!r}: must be 'position', 'displacement' or 'velocity'; use "
+                "'unknown' if none is known"
+            )
+        if self.control_mode != "unknown" and self.action_kind != "continuous":
+            raise ValueError(
+                f"control_mode={self.control_mode!r}: is of continuous actions, and these are {self.action_kind}; "
+                "leave it out"
+            )
         for field in ("state_names", "action_names"):
             names = getattr(self, field)
             if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
@@ -307,7 +321,7 @@ class StoreWriter:
         elif names := [entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")]:
             raise ValueError(f"{self.path}: has {names[0]!r} but no {_META}, so is not a store; give an empty folder")
         else:
-            _replace_file(meta_path, json.dumps(dataclasses.asdict(self.meta), indent=2).encode() + b"\n")
+            _write_meta(meta_path, self.meta)
         if not table_path.is_file():
             self._create_arrays()
         table = _read_table(table_path)
@@ -319,6 +333,8 @@ class StoreWriter:
 
     def _check_meta(self, stored: StoreMeta) -> None:
         for field in dataclasses.fields(StoreMeta):
+            if field.name in ("control_mode", "control_evidence"):
+                continue  # they may be guessed or given after the first episodes are there; see `set_control_mode`
             old, new = getattr(stored, field.name), getattr(self.meta, field.name)
             if old != new:
                 raise ValueError(
@@ -452,6 +468,10 @@ def _read_meta(path: Path) -> StoreMeta:
         raise ValueError(f"{path}: {error}") from error
 
 
+def _write_meta(path: Path, meta: StoreMeta) -> None:
+    _replace_file(path, json.dumps(dataclasses.asdict(meta), indent=2).encode() + b"\n")
+
+
 def _table_bytes(table: pa.Table) -> pa.Buffer:
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
@@ -553,6 +573,31 @@ def _replace_file(path: Path, data: Any) -> None:
     """Put a file in place in one step, so that a reader sees the old one or the new one."""
     with atomic_path(path) as temporary, open(temporary, "wb", buffering=0) as file:
         _write_all(file, 0, data)
+
+
+def set_control_mode(path: str | Path, control_mode: str, evidence: str) -> StoreMeta:
+    """Write into a store what its continuous actions command, and how that is known.
+
+    Args:
+        path: folder of the store.
+        control_mode: "position", "displacement", "velocity" or "unknown".
+        evidence: "given", or what it was guessed from, in a few words.
+
+    Returns:
+        The store's new metadata.
+
+    Raises:
+        ValueError: there is no such control mode, the actions are not continuous, or the store is missing or locked.
+    """
+    folder = Path(path)
+    if not (folder / _META).is_file():
+        raise ValueError(f"{folder}: is not a store (no {_META}); collect or import data into it first")
+    with plain_os_error(folder, _KEPT), open(folder / _LOCK, "wb") as lock:
+        _take_lock(lock, folder)
+        changes: dict[str, Any] = {"control_mode": control_mode, "control_evidence": evidence}
+        meta = dataclasses.replace(_read_meta(folder / _META), **changes)
+        _write_meta(folder / _META, meta)
+    return meta
 
 
 def _take_lock(lock: IO[bytes], path: Path) -> None:

@@ -65,6 +65,8 @@ def collect(
         image_size=image_size,
         action_kind=task.action_kind,
         action_size=task.action_size,
+        control_mode=task.control_mode,
+        control_evidence="" if task.control_mode == "unknown" else "given by the task",
         state_names=task.state_names,
         fps=float(task.metadata["render_fps"]),
         source=f"lewm collect, seed {seed}, episode length {episode_length}",

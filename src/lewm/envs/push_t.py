@@ -43,6 +43,7 @@ class PushT(Task):
         "agent_x", "agent_y", "block_x", "block_y", "block_angle", "agent_vx", "agent_vy",
     )  # fmt: skip
     action_kind: ClassVar[Literal["continuous", "discrete"]] = "continuous"
+    control_mode: ClassVar[Literal["unknown", "position", "displacement", "velocity"]] = "displacement"
     action_size: ClassVar[int] = 2
 
     def __init__(self, image_size: int = 64) -> None:

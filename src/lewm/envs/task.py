@@ -36,6 +36,7 @@ class Task(gymnasium.Env[NDArray[np.uint8], Any]):
     state_names: ClassVar[tuple[str, ...]]
     action_kind: ClassVar[Literal["continuous", "discrete"]]
     action_size: ClassVar[int]
+    control_mode: ClassVar[Literal["unknown", "position", "displacement", "velocity"]] = "unknown"
 
     def __init__(self, image_size: int = 64) -> None:
         if not SMALLEST_IMAGE <= image_size <= LARGEST_IMAGE:

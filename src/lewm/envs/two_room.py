@@ -34,6 +34,7 @@ class TwoRoom(Task):
     name: ClassVar[str] = "two-room"
     state_names: ClassVar[tuple[str, ...]] = ("x", "y")
     action_kind: ClassVar[Literal["continuous", "discrete"]] = "continuous"
+    control_mode: ClassVar[Literal["unknown", "position", "displacement", "velocity"]] = "displacement"
     action_size: ClassVar[int] = 2
 
     def __init__(self, image_size: int = 64) -> None:
@@ -115,6 +116,7 @@ class TwoRoomDiscrete(TwoRoom):
 
     name: ClassVar[str] = "two-room-discrete"
     action_kind: ClassVar[Literal["continuous", "discrete"]] = "discrete"
+    control_mode: ClassVar[Literal["unknown", "position", "unknown", "velocity"]] = "unknown"
     action_size: ClassVar[int] = 5
 
     _directions: ClassVar[NDArray[np.float64]] = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)], dtype=np.float64)

@@ -3,14 +3,14 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from lewm.config import Config, from_json, to_json
+from lewm.config import ActionConfig, Config, from_json, to_json
+from lewm.data.store import StoreMeta
 from lewm.device import resolve_device
 from lewm.files import atomic_path, write_text
 from lewm.model import WorldModel
@@ -175,12 +175,12 @@ def load_state(run: Path, model: WorldModel, optimizer: torch.optim.Optimizer) -
     return step
 
 
-def with_data(config: Config, path: Path, kind: Literal["continuous", "discrete", "none"], size: int) -> Config:
+def with_data(config: Config, path: Path, meta: StoreMeta) -> Config:
     """Return the configuration with what the store says of itself filled in, and paths that hold in any folder."""
     encoder_from = config.train.encoder_from
     return dataclasses.replace(
         config,
-        action=dataclasses.replace(config.action, kind=kind, size=size),
+        action=ActionConfig(kind=meta.action_kind, size=meta.action_size, control_mode=meta.control_mode),
         data=dataclasses.replace(config.data, path=str(path.resolve())),
         train=dataclasses.replace(config.train, encoder_from=encoder_from and str(Path(encoder_from).resolve())),
     )

@@ -75,7 +75,7 @@ def train(config: Config, data: Path, run: Path, *, progress: bool = True) -> No
     if rank() == 0 and (run / CONFIG).exists():  # by the time that another rank looks, rank 0 may have written it
         raise ValueError(f"run={run}: is a run already; use `lewm train --resume {run}` or another --out")
     store = Store(data)
-    config = with_data(config, data, store.meta.action_kind, store.meta.action_size)
+    config = with_data(config, data, store.meta)
     check_store(store, config)
     _run(config, store, run, progress=progress)
 
