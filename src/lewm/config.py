@@ -15,6 +15,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 SCHEMA_VERSION = 1
+ControlMode = Literal["unknown", "position", "displacement", "velocity"]
+"""What a continuous action commands: where to be, how far to move from here, or how fast to move."""
+_ADDED = frozenset({"action.control_mode", "action.low", "action.high", "action.max_change"})
+"""Settings that came later: the run of a file without them had their defaults."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,8 +29,14 @@ class ActionConfig:
     """Real vectors, one integer out of `size`, or none: images, which have no next frame either."""
     size: int = 2
     """Length of the action vector, the number of discrete actions, or 0 for none."""
-    control_mode: Literal["unknown", "position", "displacement", "velocity"] = "unknown"
+    control_mode: ControlMode = "unknown"
     """What a continuous action commands: where to be, how far to move from here, or how fast to move."""
+    low: tuple[float, ...] = ()
+    """Smallest value of each entry of a continuous action in the training episodes."""
+    high: tuple[float, ...] = ()
+    """Largest value of each entry."""
+    max_change: tuple[float, ...] = ()
+    """How far each entry changes from one row to the next, at most, but for the rarest changes; see `action_range`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -597,6 +607,8 @@ def _build(cls: type, raw: Any, source: str, prefix: str) -> Any:
     values = {}
     for name, hint in hints.items():
         if name not in raw:
+            if prefix + name in _ADDED:
+                continue
             raise ValueError(f"{source}: {prefix}{name}: is missing; restore the file or train again")
         value: Any = raw[name]
         if dataclasses.is_dataclass(hint):

@@ -21,13 +21,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, Self
+from typing import IO, Any, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lewm.config import ControlMode
 from lewm.files import atomic_path, plain_os_error
 
 if sys.platform != "win32":
@@ -66,7 +67,7 @@ class StoreMeta:
     """A: length of the action vector, the number of discrete actions, or 0 for none."""
     action_names: tuple[str, ...] = ()
     """Names of the entries of a continuous action; empty when they have none."""
-    control_mode: Literal["unknown", "position", "displacement", "velocity"] = "unknown"
+    control_mode: ControlMode = "unknown"
     """What a continuous action commands: where to be, how far to move from here, or how fast to move."""
     control_evidence: str = ""
     """How the control mode is known, in a few words: given, or what it was guessed from."""
@@ -91,7 +92,7 @@ class StoreMeta:
                 raise ValueError(f"action_size={self.action_size!r}: must be 0 where there are no actions; use 0")
         elif not _is_int(self.action_size) or self.action_size < 1:
             raise ValueError(f"action_size={self.action_size!r}: must be a positive integer; give the actions' size")
-        if self.control_mode not in ("unknown", "position", "displacement", "velocity"):
+        if self.control_mode not in get_args(ControlMode):
             raise ValueError(
                 f"control_mode={self.control_mode!r}: must be 'position', 'displacement' or 'velocity'; use "
                 "'unknown' if none is known"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lewm.config import ControlMode
 from lewm.envs.task import Behaviour, Task, check_state, straight_within_bounds
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class PushT(Task):
         "agent_x", "agent_y", "block_x", "block_y", "block_angle", "agent_vx", "agent_vy",
     )  # fmt: skip
     action_kind: ClassVar[Literal["continuous", "discrete"]] = "continuous"
-    control_mode: ClassVar[Literal["unknown", "position", "displacement", "velocity"]] = "displacement"
+    control_mode: ClassVar[ControlMode] = "displacement"
     action_size: ClassVar[int] = 2
 
     def __init__(self, image_size: int = 64) -> None:

@@ -7,6 +7,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lewm.config import ControlMode
+
 SMALLEST_IMAGE, LARGEST_IMAGE = 16, 512
 
 
@@ -36,7 +38,7 @@ class Task(gymnasium.Env[NDArray[np.uint8], Any]):
     state_names: ClassVar[tuple[str, ...]]
     action_kind: ClassVar[Literal["continuous", "discrete"]]
     action_size: ClassVar[int]
-    control_mode: ClassVar[Literal["unknown", "position", "displacement", "velocity"]] = "unknown"
+    control_mode: ClassVar[ControlMode] = "unknown"
 
     def __init__(self, image_size: int = 64) -> None:
         if not SMALLEST_IMAGE <= image_size <= LARGEST_IMAGE:

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lewm.config import ControlMode
 from lewm.envs.task import Behaviour, Task, check_state, straight_within_bounds
 
 RADIUS = 0.05
@@ -34,7 +35,7 @@ class TwoRoom(Task):
     name: ClassVar[str] = "two-room"
     state_names: ClassVar[tuple[str, ...]] = ("x", "y")
     action_kind: ClassVar[Literal["continuous", "discrete"]] = "continuous"
-    control_mode: ClassVar[Literal["unknown", "position", "displacement", "velocity"]] = "displacement"
+    control_mode: ClassVar[ControlMode] = "displacement"
     action_size: ClassVar[int] = 2
 
     def __init__(self, image_size: int = 64) -> None:
@@ -116,7 +117,7 @@ class TwoRoomDiscrete(TwoRoom):
 
     name: ClassVar[str] = "two-room-discrete"
     action_kind: ClassVar[Literal["continuous", "discrete"]] = "discrete"
-    control_mode: ClassVar[Literal["unknown", "position", "unknown", "velocity"]] = "unknown"
+    control_mode: ClassVar[ControlMode] = "unknown"
     action_size: ClassVar[int] = 5
 
     _directions: ClassVar[NDArray[np.float64]] = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)], dtype=np.float64)
