@@ -306,6 +306,9 @@ def test_cameras_are_refused(tmp_path: Path, kind: str) -> None:
     make_shard(root / "x.tar", samples(0, 2))
     with pytest.raises(ValueError, match=r"^cameras=top: images have no cameras; leave it out$"):
         open_source(root, ImportOptions(cameras=("top",)), kind)  # pyright: ignore[reportArgumentType]
+    for name in ("action", "state"):
+        with pytest.raises(ValueError, match=rf"^{name}=x, y: images have no {name}; leave it out$"):
+            open_source(root, ImportOptions(**{name: ("x", "y")}), kind)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(("shards", "episodes"), [(1, 10), (3, 12), (10, 10), (12, 12)])

@@ -98,7 +98,7 @@ def test_everything_is_in_its_place(fake: Path) -> None:
     assert store.meta.fps == 30.0
     assert store.meta.origin == {
         "version": 7, "format": "fake", "path": str(fake), "fit": "crop", "crop_box": None, "cameras": [],
-        "frame_skip": 1,
+        "action": [], "state": [], "frame_skip": 1,
     }  # fmt: skip
     assert store.states is not None
     for index, length in enumerate(LENGTHS):
@@ -196,6 +196,8 @@ def test_unknown_formats(tmp_path: Path) -> None:
         ({"frame_skip": 0}, "frame_skip=0: must be at least 1"),
         ({"crop_box": (0, -1, 4, 4)}, "crop_box=.*left and top must not be negative"),
         ({"cameras": ("a", "a")}, "cameras=a, a: a camera is named twice"),
+        ({"action": ("a", "b", "a")}, "action=a, b, a: a name is given twice"),
+        ({"state": ("a", "a")}, "state=a, a: a name is given twice"),
         ({"cameras": ("a", "b"), "image_size": 9}, "image_size=9: must be divisible by 2 to tile 2 cameras; use 8"),
         ({"cameras": ("a", "b"), "crop_box": (0, 0, 4, 4)}, "crop_box=.*is of one camera"),
     ],

@@ -113,6 +113,10 @@ class Import:
     """lerobot, hdf5, video, images or webdataset; by default it is detected."""
     cameras: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ()
     """Cameras to take, tiled in one frame if several; needed where the recording has more than one."""
+    action: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ()
+    """Features, columns or datasets that are the action, concatenated in this order; by default they are detected."""
+    state: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ()
+    """Features, columns or datasets that are the state, concatenated in this order; by default they are detected."""
     image_size: int = 64
     """Height and width of the stored frames in pixels."""
     fit: Literal["crop", "pad", "stretch"] = "crop"

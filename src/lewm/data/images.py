@@ -297,6 +297,9 @@ def _check(options: ImportOptions) -> None:
 
     if options.cameras:
         raise ValueError(f"cameras={', '.join(options.cameras)}: images have no cameras; leave it out")
+    for name, names in (("action", options.action), ("state", options.state)):
+        if names:
+            raise ValueError(f"{name}={', '.join(names)}: images have no {name}; leave it out")
 
 
 def _image_info(path: Path, *, labelled: bool, origin: dict[str, object]) -> SourceInfo:

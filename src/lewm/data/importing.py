@@ -47,6 +47,10 @@ class ImportOptions(FrameFit):
 
     cameras: tuple[str, ...] = ()
     """Cameras of the recording, tiled in one square frame if several; empty where there is only one."""
+    action: tuple[str, ...] = ()
+    """Columns, datasets or features that are the action, concatenated in this order; empty to detect them."""
+    state: tuple[str, ...] = ()
+    """Columns, datasets or features that are the state, concatenated in this order; empty to detect them."""
     frame_skip: int = 1
     """Keep every n-th frame; an action is then the n actions between two of them, concatenated."""
 
@@ -56,6 +60,9 @@ class ImportOptions(FrameFit):
             raise ValueError(f"frame_skip={self.frame_skip}: must be at least 1; use 1 for every frame")
         if len(set(self.cameras)) != len(self.cameras):
             raise ValueError(f"cameras={', '.join(self.cameras)}: a camera is named twice; name each once")
+        for field_, names in (("action", self.action), ("state", self.state)):
+            if len(set(names)) != len(names):
+                raise ValueError(f"{field_}={', '.join(names)}: a name is given twice; give each once")
         if self.image_size % self.tiles:
             raise ValueError(
                 f"image_size={self.image_size}: must be divisible by {self.tiles} to tile {len(self.cameras)} cameras; "
@@ -120,7 +127,7 @@ class Source(ABC):
 
     Args:
         path: what the user gave: a file or a folder.
-        options: the wanted cameras; fitting and frame-skip are not the source's business.
+        options: the wanted cameras, action and state; fitting and frame-skip are not the source's business.
     """
 
     format: ClassVar[Format]
@@ -227,7 +234,7 @@ def import_recording(
     Args:
         path: the recording.
         out: folder of the store.
-        options: cameras, frame size and frame-skip.
+        options: cameras, action, state, frame size and frame-skip.
         format_: one of `FORMATS`; None detects it.
         max_episodes: import at most this many episodes of the recording; None for all.
         workers: processes; None takes one a core as far as there are episodes, 1 starts none.
@@ -333,6 +340,8 @@ def store_meta(source: Source, path: Path, options: ImportOptions) -> StoreMeta:
             "fit": options.fit,
             "crop_box": options.crop_box,
             "cameras": options.cameras,
+            "action": options.action,
+            "state": options.state,
             "frame_skip": skip,
         },
     )

@@ -49,7 +49,7 @@ def import_with_ray(
     Args:
         path: the recording.
         out: folder of the store, seen by this machine.
-        options: cameras, frame size and frame-skip.
+        options: cameras, action, state, frame size and frame-skip.
         format_: one of `FORMATS`; None detects it.
         max_episodes: import at most this many episodes of the recording; None for all.
         address: of the cluster, such as "auto" or "ray://head:10001". None takes the cluster that this process is
