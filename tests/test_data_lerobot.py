@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import lewm.data.lerobot as lerobot
+import lewm.data.lerobot_frames as lerobot_frames
 from lerobot_fixture import (
     FPS,
     SIZE,
@@ -34,6 +34,7 @@ from lerobot_fixture import (
 from lewm.data import Store
 from lewm.data.importing import ImportOptions, detect_format, import_recording
 from lewm.data.lerobot import LeRobotSource
+from lewm.data.lerobot_files import fill
 
 LENGTHS = (5, 9, 3, 7)
 STARTS = np.cumsum((0, *LENGTHS)).tolist()
@@ -370,7 +371,7 @@ def test_what_is_no_path(v3: Path, template: str) -> None:
 
 
 def test_fields_of_a_path() -> None:
-    assert lerobot._fill("{a:03d}/{b}-{a}{a:012d}.x", {"a": 7, "b": "{a}"}) == "007/{a}-7000000000007.x"
+    assert fill("{a:03d}/{b}-{a}{a:012d}.x", {"a": 7, "b": "{a}"}) == "007/{a}-7000000000007.x"
 
 
 @pytest.mark.parametrize(
@@ -629,7 +630,7 @@ def test_a_video_of_an_unknown_kind(v2: Path) -> None:
 def test_frames_without_bounds(
     v3: Path, v3_images: Path, written: dict[tuple[str, str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lerobot, "_MAX_PIXELS", SIZE * SIZE - 1)
+    monkeypatch.setattr(lerobot_frames, "_MAX_PIXELS", SIZE * SIZE - 1)
     for root in (v3, v3_images, written["v3.0", "av1"]):
         with pytest.raises(ValueError, match=r"episode 1, camera .* cannot be decoded"):
             list(LeRobotSource(root, ANY).episode(1).frames)
