@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lewm.config import ActionConfig, Config, DataConfig, PlanConfig, preset
-from lewm.plan import action_space
+from lewm.plan import action_space, cem
 
 
 def settings(kind: str = "continuous", size: int = 2, frame_skip: int = 3, hold: bool | None = False) -> Config:
@@ -57,12 +57,23 @@ def test_bounds_belong_to_each_entry_of_each_sub_action() -> None:
     assert action_space(settings(), 0, 5, device="cpu").high.tolist() == [5] * 6
 
 
+@pytest.mark.parametrize("value", [0.0, -1.5, 1e30])
+def test_an_entry_that_never_varied_is_held_at_its_value(value: float) -> None:
+    space = action_space(settings(hold=True), [-1.0, value], [2.0, value], device="cpu")
+    plan = cem(lambda actions: (actions[..., 0] - 1.5).square().sum(-1), space=space, batch=2, horizon=3,
+                    candidates=64, elites=8, iterations=4, generator=torch.Generator().manual_seed(0))  # fmt: skip
+    torch.testing.assert_close(plan.actions[..., 1], torch.full((2, 3), value), rtol=0, atol=0)
+    assert (plan.actions[..., 0] - 1.5).abs().max() < 0.3
+
+
 @pytest.mark.parametrize(
     ("kind", "low", "high", "message"),
     [
         ("continuous", [0.0, 0.0, 0.0], None, r"low=.*must have action.size=2 entries"),
-        ("continuous", 1.0, 1.0, r"low=.*must be below high"),
+        ("continuous", 1.0, 1.0, r"low=1.0: must be below high=1.0"),
+        ("continuous", [0.0, 1.0], [1.0, 0.5], r"low=1.0: must be below high=0.5 .entry 1."),
         ("continuous", -np.inf, 1.0, r"low=-inf: must be finite"),
+        ("continuous", [0.0, np.nan], 1.0, r"low=\[0.0, nan\]: must be finite"),
         ("discrete", 0, None, r"low=0.*discrete actions have no bounds"),
     ],
 )

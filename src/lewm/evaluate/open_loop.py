@@ -114,8 +114,7 @@ def data_space(of: Evaluation) -> ActionSpace:
         return action_space(of.config, device=of.model.device)
     episodes = [of.store.actions[of.store.episode(e)] for e in of.train.tolist()]
     low, high = np.min([part.min(0) for part in episodes], axis=0), np.max([part.max(0) for part in episodes], axis=0)
-    # A space has no empty ranges: an entry that never varied gets the smallest one that there is.
-    return action_space(of.config, low, np.maximum(high, np.nextafter(low, np.inf)), device=of.model.device)
+    return action_space(of.config, low, high, device=of.model.device)
 
 
 def random_plans(space: ActionSpace, horizon: int, generator: torch.Generator) -> Tensor:

@@ -76,7 +76,7 @@ def action_space(
     Args:
         config: settings of the run: kind and size of actions, frame-skip, and whether sub-actions are held.
         low: smallest value of each of the A entries of an environment action, or one for all; -1 if not given.
-        high: largest values, likewise; 1 if not given.
+        high: largest values, likewise; 1 if not given. An entry whose smallest value is its largest is held there.
         device: where plans are made; the generator and the costs must be there too.
 
     Raises:
@@ -99,8 +99,13 @@ def action_space(
         )
     lowest = _bound("low", -1.0 if low is None else low, action.size)
     highest = _bound("high", 1.0 if high is None else high, action.size)
-    if not (lowest < highest).all():
-        raise ValueError(f"low={lowest.tolist()}: must be below high={highest.tolist()}; give every entry a range")
+    # The worst entry: crossed, or the widest of bounds that leave nothing to search.
+    k = int(np.argmin(highest - lowest if (lowest > highest).any() else lowest - highest))
+    if not lowest[k] < highest[k]:
+        raise ValueError(
+            f"low={lowest[k]}: must be below high={highest[k]} (entry {k}); give the range of each entry, and only of "
+            "constant ones the same value twice"
+        )
     return ActionSpace(
         kind="continuous",
         size=searched * action.size,
