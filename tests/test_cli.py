@@ -546,13 +546,9 @@ TABLE = Table(tasks={"rooms": data}, studies={"costs": study})
     assert json_line(capsys)["failed"] == ["costs / learnt / rooms / seed 0: data.frame_skip=99: too long"]
 
 
-def test_public_names_load_from_their_rooms() -> None:
-    for name, (module, attribute) in lewm._HOMES.items():
-        assert getattr(lewm, name) is getattr(sys.modules[module], attribute)
-        assert name in dir(lewm)
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = lewm.nothing
-    assert np.isfinite(lewm.preset("tiny").train.learning_rate)
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lewm {lewm.__version__}\n"
 
 
 if __name__ == "__main__":

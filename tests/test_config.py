@@ -193,7 +193,7 @@ def edited(path: str, value: Any) -> str:
         ("model.width", 16.0, "f: model.width=16.0: must be int"),
         ("train.eps", "small", "f: train.eps='small': must be float"),
         ("train.compile", 1, "f: train.compile=1: must be bool"),
-        ("model.stem", "mlp", "f: model.stem='mlp': must be typing.Literal['conv', 'linear']"),
+        ("model.stem", "mlp", "f: model.stem='mlp': must be one of conv, linear; restore the file"),
         ("mask.scale", [0.1], "f: mask.scale=(0.1,): must be tuple[float, float]"),
         ("mask.scale", 0.1, "f: mask.scale=0.1: must be tuple[float, float]"),
         ("mask.context_ratio", "all", "f: mask.context_ratio='all': must be float | None"),
@@ -231,13 +231,26 @@ def test_settings_are_replaced_by_full_name_or_by_group() -> None:
     assert flat({"loss": {"beta": 2.0}, "seed": 1}) == {"loss.beta": 2.0, "seed": 1}
 
 
+def test_a_preset_with_settings_of_its_own() -> None:
+    changed = preset("tiny", {"train.steps": 100, "plan": {"horizon": 4}})
+    assert changed == override(PRESETS["tiny"], {"train.steps": 100, "plan.horizon": 4})
+    assert preset("tiny") == PRESETS["tiny"]
+    with pytest.raises(ValueError, match=r"^train\.step=100: is not a setting; did you mean train\.steps\?$"):
+        preset("tiny", {"train.step": 100})
+    with pytest.raises(ValueError, match=r"^plan\.elites=65: must not exceed 64 candidates"):
+        preset("tiny", {"plan.elites": 65})
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
         ({"loss.slownes": 0.0}, "loss.slownes=0.0: is not a setting; did you mean loss.slowness?"),
         ({"los": {"slowness": 0.0}}, "los.slowness=0.0: is not a setting; did you mean loss.slowness?"),
         ({"train.steps": True}, "train.steps=True: must be int; correct the value"),
-        ({"loss.regulariser": "gauss"}, "loss.regulariser=gauss: must be typing.Literal"),
+        (
+            {"loss.regulariser": "gauss"},
+            "loss.regulariser=gauss: must be one of none, spectral, gaussian, vicreg, barlow; correct the value",
+        ),
         ({"lr": 3}, "lr=3: is not a setting; see `lewm train --help`"),
         ({"loss": 3}, "loss=3: is not a setting"),
         ({"loss.beta": 1.0, "loss": {"beta": 2.0}}, "loss.beta=2.0: is given twice; leave one out"),

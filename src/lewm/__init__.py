@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from lewm.data import Store as Store
     from lewm.data import StoreMeta as StoreMeta
     from lewm.data import StoreWriter as StoreWriter
+    from lewm.data.check import check_store as check_store
+    from lewm.data.importing import ImportOptions as ImportOptions
+    from lewm.data.importing import import_recording as import_recording
+    from lewm.data.lag import measure_lag as measure_lag
     from lewm.envs import TASKS as TASKS
     from lewm.envs import Recorder as Recorder
     from lewm.envs import Task as Task
@@ -31,12 +35,14 @@ if TYPE_CHECKING:
     from lewm.train import load_run as load_run
     from lewm.train import resume as resume_run  # noqa: F401
     from lewm.train import train as train_run  # noqa: F401
+    from lewm.version import __version__ as __version__
 
 # Where each public name lives. `lewm.train` is the room of that name, so its function is `train_run` here.
 _HOMES = {
     "TASKS": ("lewm.envs", "TASKS"),
     "ClipSampler": ("lewm.data", "ClipSampler"),
     "Config": ("lewm.config", "Config"),
+    "ImportOptions": ("lewm.data.importing", "ImportOptions"),
     "LatentController": ("lewm.plan", "LatentController"),
     "LoadedRun": ("lewm.train", "LoadedRun"),
     "Recorder": ("lewm.envs", "Recorder"),
@@ -45,12 +51,16 @@ _HOMES = {
     "StoreWriter": ("lewm.data", "StoreWriter"),
     "Task": ("lewm.envs", "Task"),
     "WorldModel": ("lewm.model", "WorldModel"),
+    "__version__": ("lewm.version", "__version__"),
     "action_space": ("lewm.plan", "action_space"),
+    "check_store": ("lewm.data.check", "check_store"),
     "collect": ("lewm.envs", "collect"),
     "evaluate_run": ("lewm.evaluate", "evaluate_run"),
+    "import_recording": ("lewm.data.importing", "import_recording"),
     "load_pretrained": ("lewm.pretrained", "load_pretrained"),
     "load_run": ("lewm.train", "load_run"),
     "make_task": ("lewm.envs", "make_task"),
+    "measure_lag": ("lewm.data.lag", "measure_lag"),
     "plan_once": ("lewm.evaluate", "plan_once"),
     "plan_run": ("lewm.evaluate", "plan_run"),
     "preset": ("lewm.config", "preset"),

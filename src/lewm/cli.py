@@ -19,6 +19,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, Suppress
 
 from lewm.config import ActionConfig, Config, DataConfig, EvalConfig, PlanConfig, did_you_mean, preset
+from lewm.version import __version__
 
 if TYPE_CHECKING:
     from lewm.ablate import Job, Table
@@ -311,6 +312,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_overview())
         return 0 if arguments else 2
     name, *rest = arguments
+    if name == "--version":
+        print(f"lewm {__version__}")
+        return 0
     if name not in _COMMANDS:
         remedy = did_you_mean(name, _COMMANDS, "see lewm --help", before="lewm ")
         return _fail(f"{name}: is not a command of {', '.join(_COMMANDS)}; {remedy}", status=2)
@@ -340,9 +344,8 @@ def _fail(message: str, *, status: int = 1) -> int:
 
 def _overview() -> str:
     lines = (f"  {name:<9}{summary}" for name, (summary, _) in _COMMANDS.items())
-    return "\n".join(
-        ("usage: lewm COMMAND [OPTIONS]", "", *lines, "", "`lewm COMMAND --help` lists the options of a command.")
-    )
+    more = "`lewm COMMAND --help` lists the options of a command, `lewm --version` tells the version."
+    return "\n".join(("usage: lewm COMMAND [OPTIONS]", "", *lines, "", more))
 
 
 def _prepare_process() -> None:

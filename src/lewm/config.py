@@ -514,16 +514,20 @@ def did_you_mean(name: str, names: Iterable[str], otherwise: str, *, before: str
     return f"did you mean {before}{near[0]}?" if near else otherwise
 
 
-def preset(name: str) -> Config:
-    """Return the settings of a preset.
+def preset(name: str, settings: Mapping[str, Any] | None = None) -> Config:
+    """Return the settings of a preset, some of them replaced: `preset("tiny", {"train.steps": 100})`.
+
+    Args:
+        name: tiny, base, paper or literal.
+        settings: Values by full name, `{"loss.slowness": 0.0}`, or by group, `{"loss": {"slowness": 0.0}}`.
 
     Raises:
-        ValueError: If there is no preset of that name.
+        ValueError: If there is no such preset or setting, or a value is of another type or out of range.
     """
     if name not in PRESETS:
         remedy = did_you_mean(name, PRESETS, "give one of them")
         raise ValueError(f"preset={name}: must be one of {', '.join(PRESETS)}; {remedy}")
-    return PRESETS[name]
+    return with_settings(PRESETS[name], settings or {})
 
 
 def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
@@ -545,8 +549,7 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
             raise ValueError(f"{name}={given}: is not a setting; {remedy}")
         hint: Any = known[name]
         value: Any = tuple(given) if isinstance(given, list) else given
-        expected = getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
-        _require(_fits(value, hint), name, value, f"must be {expected}", "correct the value")
+        _require(_fits(value, hint), name, value, f"must be {_expected(hint)}", "correct the value")
         group, _, field_ = name.rpartition(".")
         (parts.setdefault(group, {}) if group else top)[field_] = float(value) if hint is float else value
     return replace(config, **top, **{group: replace(getattr(config, group), **part) for group, part in parts.items()})
@@ -617,13 +620,20 @@ def _build(cls: type, raw: Any, source: str, prefix: str) -> Any:
         if typing.get_origin(hint) is tuple and isinstance(value, list):
             value = tuple(value)
         if not _fits(value, hint):
-            expected = getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
-            raise ValueError(f"{source}: {prefix}{name}={value!r}: must be {expected}; restore the file")
+            raise ValueError(f"{source}: {prefix}{name}={value!r}: must be {_expected(hint)}; restore the file")
         values[name] = float(value) if hint is float else value
     try:
         return cls(**values)
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from None
+
+
+def _expected(hint: Any) -> str:
+    """Say what type of value a field takes."""
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    return str(hint) if arguments else hint.__name__
 
 
 def _fits(value: Any, hint: Any) -> bool:

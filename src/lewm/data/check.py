@@ -7,11 +7,13 @@ package's own tasks raises nothing, and that a defect which would spoil training
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from lewm.config import DataConfig
 from lewm.data.check_actions import ActionNumbers, check_actions, check_finite, measure_actions
 from lewm.data.check_frames import (
     View,
@@ -113,12 +115,18 @@ class CheckResult:
 
 
 def check_store(
-    store: Store, *, frame_skip: int, clip_frames: int, held_out: float, split_seed: int, whole: bool = False
+    store: Store | str | Path,
+    *,
+    frame_skip: int = 1,
+    clip_frames: int = 2,
+    held_out: float = DataConfig().held_out,
+    split_seed: int = DataConfig().split_seed,
+    whole: bool = False,
 ) -> CheckResult:
     """Look for what is wrong with a store.
 
     Args:
-        store: the data.
+        store: the data, or its folder.
         frame_skip: environment steps between two frames of a training clip.
         clip_frames: frames of a training clip.
         held_out: share of the episodes that is held out.
@@ -131,6 +139,7 @@ def check_store(
     Raises:
         ValueError: the share to hold out is not between 0 and 1.
     """
+    store = store if isinstance(store, Store) else Store(store)
     images = store.meta.action_kind == "none"  # frames that have nothing to do with each other
     clip_span = 1 if images else (clip_frames - 1) * frame_skip + 1
     training = np.ones(store.num_episodes, dtype=bool)
