@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from av.video.stream import VideoStream
 
-from lewm.data import video
+from lewm.data import tables, video
 from lewm.data.importing import ImportOptions, Recording, detect_format, import_recording
 from lewm.data.video import VideoSource
 
@@ -482,11 +482,11 @@ def test_damaged_tables(tmp_path: Path, name: str, data: bytes, message: str) ->
 
 def test_absurd_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(tmp_path, 8, frame_times(8))
-    monkeypatch.setattr(video, "_MAX_BYTES", 100)
+    monkeypatch.setattr(tables, "_MAX_BYTES", 100)
     assert "run1.csv: is" in failure(tmp_path)
     (tmp_path / "run1.csv").unlink()
     write_table(tmp_path / "run1.parquet", actions_at(frame_times(8)))
-    monkeypatch.setattr(video, "_MAX_ROWS", 7)
+    monkeypatch.setattr(tables, "_MAX_ROWS", 7)
     assert "run1.parquet: has 8 rows and 4 columns; must be at most 7" in failure(tmp_path)
 
 

@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lewm.data.importing import Format, Frame, ImportOptions, Recording, Source, SourceInfo
+from lewm.data.listing import visible
 
 _SUFFIXES = (".h5", ".hdf5")
 _STATE = re.compile(r"state|proprio|observation|qpos|qvel|(state|proprio|privileged|pos)_.*|(?!goal|prev).*_pos")
@@ -204,7 +205,7 @@ class HDF5Source(Source):
 
 
 def _files(path: Path) -> list[Path]:
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = visible(path) if path.is_dir() else [path]
     return [file for file in files if file.suffix.lower() in _SUFFIXES and file.is_file()]
 
 

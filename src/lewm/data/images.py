@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lewm.data.importing import Format, ImportOptions, Recording, Source, SourceInfo
+from lewm.data.listing import is_hidden, is_hidden_path
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -114,7 +115,9 @@ class WebDatasetSource(Source):
     @classmethod
     def matches(cls, path: Path) -> bool:
         """Look for a tar file."""
-        return path.suffix == ".tar" if path.is_file() else any(e.name.endswith(".tar") for e in _glance(path))
+        if path.is_file():
+            return path.suffix == ".tar"
+        return any(entry.name.endswith(".tar") for entry in _glance(path))
 
     def __init__(self, path: Path, options: ImportOptions) -> None:
         _check(options)
@@ -224,6 +227,8 @@ def read_index(shard: Path) -> list[Sample]:
                     raise ValueError(f"member {member.name!r} is a link, a device or a sparse file")
                 if not 0 <= member.size <= LARGEST_MEMBER:
                     raise ValueError(f"member {member.name!r} has {member.size} bytes, more than {LARGEST_MEMBER}")
+                if is_hidden_path(member.name):
+                    continue
                 folder, _, name = member.name.rpartition("/")
                 name, _, extension = name.partition(".")
                 key, extension = f"{folder}/{name}", extension.lower()
@@ -327,12 +332,11 @@ def _image_recording(
 def _glance(folder: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
     """Return some entries of a folder, few enough to be quick."""
     with os.scandir(folder) as entries:
-        return list(itertools.islice(entries, _GLANCE))
+        return list(itertools.islice((entry for entry in entries if not is_hidden(entry.name)), _GLANCE))
 
 
 def _is_image(name: str) -> bool:
-    # A leading dot: what macOS keeps beside "cat.jpg" is "._cat.jpg", and is no image.
-    return not name.startswith(".") and PurePosixPath(name).suffix.lower() in FOLDER_SUFFIXES
+    return not is_hidden(name) and PurePosixPath(name).suffix.lower() in FOLDER_SUFFIXES
 
 
 def _list_images(root: Path) -> list[str]:
@@ -341,7 +345,7 @@ def _list_images(root: Path) -> list[str]:
     inside = root.resolve()
     with os.scandir(root) as folders:
         for folder in folders:
-            if folder.name.startswith(".") or not folder.is_dir():
+            if is_hidden(folder.name) or not folder.is_dir():
                 continue
             _stay_inside(folder, inside)
             with os.scandir(folder) as files:
@@ -358,7 +362,7 @@ def _list_shards(path: Path) -> list[Path]:
     inside, shards = path.resolve(), []
     with os.scandir(path) as entries:
         for entry in entries:
-            if entry.name.endswith(".tar") and not entry.name.startswith(".") and entry.is_file():
+            if entry.name.endswith(".tar") and not is_hidden(entry.name) and entry.is_file():
                 _stay_inside(entry, inside)
                 shards.append(path / entry.name)
     return sorted(shards)

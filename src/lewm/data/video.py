@@ -27,20 +27,15 @@ from typing import ClassVar
 import av
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet as pq
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.video.stream import VideoStream
 
 from lewm.data.importing import Format, Frame, ImportOptions, Recording, Source, SourceInfo
+from lewm.data.listing import visible
+from lewm.data.tables import Log, read_logs
 
 _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "matroska", ".avi": "avi"}
-_TABLES = (".csv", ".parquet")
-_UNITS = {"": 1.0, "_s": 1.0, "_ms": 1e-3, "_us": 1e-6, "_ns": 1e-9}
-_TIMES = {name + unit: scale for name in ("timestamp", "time", "t") for unit, scale in _UNITS.items()}
-_NAMES = ("file", "video", "episode")
 
 _GAP = 3.0
 """An interval this many times the median one is a gap, at which an episode ends and another begins."""
@@ -48,33 +43,8 @@ _SLACK = 0.25
 _SENTENCES = 100
 
 # Bounds of what a file may ask for. A damaged or hostile one may claim any size.
-_MAX_BYTES = 2**30
-_MAX_ROWS = 2**26
-_MAX_COLUMNS = 4096
-_MAX_ACTIONS = 2**16
 _MAX_FRAMES = 2**24
 _MAX_PIXELS = 2**26
-
-
-@dataclass(frozen=True, slots=True)
-class _Log:
-    """What a table says about one video.
-
-    Args:
-        times: (N,) float64, seconds from the video's first frame, ascending.
-        actions: (N, A) float64.
-        states: (N, S) float64.
-        action_names: names of the action columns.
-        state_names: names of the state columns.
-        discrete: whether there is one column of whole numbers.
-    """
-
-    times: npt.NDArray[np.float64]
-    actions: npt.NDArray[np.float64]
-    states: npt.NDArray[np.float64]
-    action_names: tuple[str, ...]
-    state_names: tuple[str, ...]
-    discrete: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +95,8 @@ class VideoSource(Source):
         videos = _videos(path)
         if not videos:
             raise ValueError(f"{path}: holds no video of {', '.join(_CONTAINERS)}; give a folder of videos or a video")
-        logs, problems = _read_logs(path, videos)
-        good = [log for log in logs.values() if isinstance(log, _Log)]
+        logs, problems = read_logs(path, videos, options)
+        good = [log for log in logs.values() if isinstance(log, Log)]
         discrete = all(log.discrete for log in good)
         gaps: list[str] = []
         steps: list[float] = []
@@ -186,11 +156,11 @@ class VideoSource(Source):
 
 
 def _videos(path: Path) -> list[Path]:
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    files = visible(path) if path.is_dir() else [path]
     return [file for file in files if file.suffix.lower() in _CONTAINERS and file.is_file()]
 
 
-def _plan(video: Path, log: _Log, discrete: bool, gaps: list[str]) -> tuple[float, list[_Part]]:
+def _plan(video: Path, log: Log, discrete: bool, gaps: list[str]) -> tuple[float, list[_Part]]:
     """Align a video with its actions and return its frame interval and its parts; add to `gaps` what is left out."""
     pts, times = _frame_times(video, gaps)
     step = _interval(times)
@@ -273,165 +243,6 @@ def _interval(times: npt.NDArray[np.float64]) -> float:
     """Return the median time between two events."""
     steps = np.diff(times)
     return float(np.median(steps[steps > 0]))
-
-
-# Tables.
-
-
-def _read_logs(path: Path, videos: list[Path]) -> tuple[dict[Path, _Log | str], list[str]]:
-    """Return what the tables say about each video, or why it cannot be told, and what else is wrong with them."""
-    folder = path if path.is_dir() else path.parent
-    tables = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in _TABLES and file.is_file()]
-    own: dict[str, list[Path]] = {video.stem: [] for video in videos}
-    for table in tables:
-        if table.stem in own:
-            own[table.stem].append(table)
-    if path.is_dir() and not any(own.values()):
-        if len(tables) > 1:
-            raise ValueError(
-                f"{path}: has several tables, {tables[0].name} and {tables[1].name}; name them as the videos"
-            )
-        if tables:
-            return _read_shared(tables[0], folder, videos)
-    logs: dict[Path, _Log | str] = {}
-    for video in videos:
-        try:
-            if path.is_dir():
-                _check_inside(video, folder)
-            found = own[video.stem]
-            if len(found) != 1:
-                what = "has several tables" if found else "has no table"
-                raise ValueError(f"{video.name}: {what} of its name beside it; give one with its times and actions")
-            _check_inside(found[0], folder)
-            logs[video] = _log(_read_table(found[0]), found[0].name)
-        except ValueError as error:
-            logs[video] = str(error)
-    return logs, []
-
-
-def _read_shared(table: Path, folder: Path, videos: list[Path]) -> tuple[dict[Path, _Log | str], list[str]]:
-    """Return what one table says about all videos."""
-    _check_inside(table, folder)
-    rows = _read_table(table)
-    if rows.num_rows == 0:
-        raise ValueError(f"{table.name}: has no rows; record some")
-    key = next((name for name in _NAMES if name in rows.column_names), None)
-    if key is None:
-        raise ValueError(
-            f"{table.name}: has the columns {_listed(rows.column_names)}; must have {' or '.join(_NAMES)} to name the "
-            "video of each row, or be named as a video"
-        )
-    try:
-        named = rows[key].cast(pa.string()).combine_chunks().dictionary_encode()
-    except pa.ArrowException as error:
-        raise ValueError(f"{table.name}: its column {key} must be text; name the video of each row") from error
-    if named.null_count:
-        raise ValueError(f"{table.name}: its column {key} has empty cells; name the video of each row")
-    order = np.argsort(named.indices.to_numpy(), kind="stable")
-    groups = np.split(order, np.cumsum(np.bincount(named.indices.to_numpy(), minlength=len(named.dictionary)))[:-1])
-    given = dict(zip(named.dictionary.to_pylist(), groups, strict=True))
-    logs: dict[Path, _Log | str] = {}
-    for video in videos:
-        try:
-            _check_inside(video, folder)
-            stems = sum(other.stem == video.stem for other in videos)
-            found = [
-                given.pop(name) for name in {video.name, video.stem if stems == 1 else video.name} if name in given
-            ]
-            if len(found) != 1:
-                raise ValueError(
-                    f"{video.name}: is named in no row of {table.name}, or in two ways; name it in one way"
-                )
-            logs[video] = _log(rows.take(found[0]), f"{table.name}, {video.name}")
-        except ValueError as error:
-            logs[video] = str(error)
-    problems = []
-    if given:
-        problems.append(
-            f"{table.name}: names {len(given)} videos that are not in the folder, the first {next(iter(given))!r}; put "
-            "them there or remove their rows"
-        )
-    return logs, problems
-
-
-def _read_table(path: Path) -> pa.Table:
-    """Read a CSV or Parquet table."""
-    try:
-        if path.suffix.lower() == ".csv":
-            if (size := path.stat().st_size) > _MAX_BYTES:
-                raise ValueError(f"{path.name}: is {size} bytes, more than {_MAX_BYTES}; split it or use Parquet")
-            table = pyarrow.csv.read_csv(path, read_options=pyarrow.csv.ReadOptions(use_threads=False))
-            table = table.rename_columns([name.strip() for name in table.column_names])
-        else:
-            with pq.ParquetFile(path) as file:
-                names = [name for name in file.schema_arrow.names if _is_known(name)]
-                if file.metadata.num_rows > _MAX_ROWS or len(names) > _MAX_COLUMNS:
-                    raise ValueError(
-                        f"{path.name}: has {file.metadata.num_rows} rows and {len(names)} columns; must be at most "
-                        f"{_MAX_ROWS} and {_MAX_COLUMNS}"
-                    )
-                table = file.read(names, use_threads=False) if names else file.schema_arrow.empty_table()
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        reason = (str(error).splitlines() or ["empty"])[0]
-        raise ValueError(f"{path.name}: is no {path.suffix[1:]} table ({reason}); write it again") from error
-    if len(set(table.column_names)) < len(table.column_names):
-        raise ValueError(f"{path.name}: has two columns of one name in {_listed(table.column_names)}; rename one")
-    return table
-
-
-def _is_known(name: str) -> bool:
-    return name in _TIMES or name in _NAMES or name.startswith(("action", "state"))
-
-
-def _log(table: pa.Table, where: str) -> _Log:
-    """Check the rows of one video."""
-    names = table.column_names
-    clocks = [name for name in names if name in _TIMES]
-    actions = tuple(name for name in names if name.startswith("action"))
-    states = tuple(name for name in names if name.startswith("state"))
-    if len(clocks) != 1 or not actions:
-        raise ValueError(
-            f"{where}: has the columns {_listed(names)}; must have one of timestamp, time or t, and "
-            "some that begin with action"
-        )
-    if len(actions) + len(states) > _MAX_COLUMNS:
-        raise ValueError(f"{where}: has {len(actions) + len(states)} columns; must be at most {_MAX_COLUMNS}")
-    if table.num_rows == 0:
-        raise ValueError(f"{where}: has no rows; record some")
-    times = _numbers(table, clocks, where)[:, 0] * _TIMES[clocks[0]]
-    if (back := np.flatnonzero(np.diff(times) < 0)).size:
-        raise ValueError(f"{where}: {clocks[0]} goes back in row {back[0] + 2}; sort the rows, or split the recording")
-    values = _numbers(table, actions, where)
-    discrete = actions == ("action",) and pa.types.is_integer(table.schema.field("action").type)
-    if discrete and (values.min() < 0 or values.max() >= _MAX_ACTIONS):
-        raise ValueError(
-            f"{where}: action is whole numbers of {values.min():.0f} to {values.max():.0f}; number discrete actions "
-            f"from 0 to {_MAX_ACTIONS - 1}, or write real ones as 1.0"
-        )
-    return _Log(times, values, _numbers(table, states, where), actions, states, discrete)
-
-
-def _numbers(table: pa.Table, names: list[str] | tuple[str, ...], where: str) -> npt.NDArray[np.float64]:
-    """Return columns as (N, columns) finite numbers."""
-    values = np.empty((table.num_rows, len(names)), dtype=np.float64)
-    for k, name in enumerate(names):
-        kind = table.schema.field(name).type
-        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-            raise ValueError(f"{where}: column {name} is {str(kind)[:40]}; must be numbers")
-        values[:, k] = table[name].cast(pa.float64(), safe=False).to_numpy()
-    if (bad := np.argwhere(~(np.abs(values) <= np.finfo(np.float32).max))).size:
-        row, column = bad[0]
-        raise ValueError(f"{where}: {names[column]} is empty or not finite in row {row + 1}; repair or remove the row")
-    return values
-
-
-def _check_inside(file: Path, folder: Path) -> None:
-    if not file.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"{file.name}: links out of {folder}; copy it in")
-
-
-def _listed(names: list[str]) -> str:
-    return (", ".join(names[:20]) + (" ..." if len(names) > 20 else "")) or "none"
 
 
 # Videos.
