@@ -168,7 +168,7 @@ class Job:
         return {"config": settings, "data": self._data(), "rival": self.rival}
 
 
-def load_table(path: Path) -> Table:
+def load_table(path: str | Path) -> Table:
     """Run a Python file and return the `TABLE` that it defines.
 
     The file is a program of the user's own and is run as one, as `python FILE` would: name no file of a stranger.
@@ -176,6 +176,7 @@ def load_table(path: Path) -> Table:
     Raises:
         ValueError: If there is no such file, it fails, or it has no table.
     """
+    path = Path(path)
     if not path.is_file():
         raise ValueError(f"table={path}: no such file; give a Python file that defines {NAME}")
     try:

@@ -29,11 +29,11 @@ RANDOM_PLANS = 64
 
 @torch.no_grad()
 def plan_once(
-    run: Path,
+    run: str | Path,
     *,
     goal: str,
     start: str | None = None,
-    data: Path | None = None,
+    data: str | Path | None = None,
     device: str | None = None,
     config: Config | None = None,
     progress: bool = True,

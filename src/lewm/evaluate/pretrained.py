@@ -25,7 +25,7 @@ FIT_EPISODES = 40
 
 @contextmanager
 def open_pretrained(
-    name: str, *, data: Path | None, device: str | None, config: Config | None, fit: bool, progress: bool
+    name: str, *, data: str | Path | None, device: str | None, config: Config | None, fit: bool, progress: bool
 ) -> Iterator[Evaluation]:
     """Load a model that comes with the package, with data to measure it on.
 
@@ -64,11 +64,11 @@ def open_pretrained(
 def plan_pretrained(
     name: str,
     *,
-    data: Path | None = None,
+    data: str | Path | None = None,
     device: str | None = None,
     config: Config | None = None,
     goal: str | None = None,
-    video: Path | None = None,
+    video: str | Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Plan in closed loop as `plan_run` does, with a model that comes with the package; see `open_pretrained`.
@@ -80,7 +80,7 @@ def plan_pretrained(
     if video is not None:
         from lewm.evaluate.video import check_suffix
 
-        check_suffix(video)
+        check_suffix(Path(video))
     if goal is not None and data is None:
         closed_loop_goal(goal, TASKS[pretrained_run(name).name].state_names)
     fit = goal is not None and not goal.startswith("frame:")  # a goal given by the state is read by a probe
@@ -92,7 +92,7 @@ def plan_pretrained(
 def evaluate_pretrained(
     name: str,
     *,
-    data: Path | None = None,
+    data: str | Path | None = None,
     device: str | None = None,
     config: Config | None = None,
     progress: bool = True,

@@ -80,7 +80,7 @@ Row = tuple[str, str, str, str]
 """A measure, this run's number, the rival's, and a note."""
 
 
-def write_report(run: Path) -> Path:
+def write_report(run: str | Path) -> Path:
     """Write `report.html` into a run folder, from its config.json, metrics.jsonl, eval.json and eval.npz.
 
     Args:
@@ -93,6 +93,7 @@ def write_report(run: Path) -> Path:
         ValueError: If there is no such folder, or the packages that draw the figures are not installed.
         OSError: If the report cannot be written; an earlier one is kept.
     """
+    run = Path(run)
     if not run.is_dir():
         raise ValueError(f"run={run}: no such folder; give a run folder, as made by lewm train")
     try:

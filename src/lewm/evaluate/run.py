@@ -107,7 +107,12 @@ class Evaluation:
 
 
 def open_run(
-    run: Path, *, data: Path | None, device: str | None, config: Config | None, fit_episodes: int | None = None
+    run: str | Path,
+    *,
+    data: str | Path | None,
+    device: str | None,
+    config: Config | None,
+    fit_episodes: int | None = None,
 ) -> Evaluation:
     """Load a run's model and its data, and check that they fit.
 
@@ -122,8 +127,9 @@ def open_run(
     Raises:
         ValueError: If the run or the store is missing, broken, or they do not fit.
     """
+    run = Path(run)
     loaded = load_run(run, device)
-    path = data or loaded.data
+    path = loaded.data if data is None else Path(data)
     if path is None:
         raise ValueError(f"data: not given, and {run} does not say which it was trained on; give a store by --data")
     store, settings = Store(path), loaded.config
@@ -170,9 +176,9 @@ def has_simulator(store: Store) -> bool:
 
 
 def evaluate_run(
-    run: Path,
+    run: str | Path,
     *,
-    data: Path | None = None,
+    data: str | Path | None = None,
     device: str | None = None,
     config: Config | None = None,
     progress: bool = True,
@@ -192,6 +198,7 @@ def evaluate_run(
     Raises:
         ValueError: If the run or the store is missing, broken, or they do not fit, or episodes are too short.
     """
+    run = Path(run)
     results, arrays = evaluate_model(open_run(run, data=data, device=device, config=config), progress=progress)
     with atomic_path(run / "eval.npz") as temporary:
         np.savez_compressed(temporary, **arrays)  # pyright: ignore[reportArgumentType]
@@ -245,13 +252,13 @@ def _judged(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def plan_run(
-    run: Path,
+    run: str | Path,
     *,
-    data: Path | None = None,
+    data: str | Path | None = None,
     device: str | None = None,
     config: Config | None = None,
     goal: str | None = None,
-    video: Path | None = None,
+    video: str | Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Plan in closed loop from held-out starts, beside a random policy.
@@ -280,7 +287,7 @@ def plan_run(
 
 
 def plan_model(
-    of: Evaluation, *, goal: str | None = None, video: Path | None = None, progress: bool = True
+    of: Evaluation, *, goal: str | None = None, video: str | Path | None = None, progress: bool = True
 ) -> dict[str, Any]:
     """Plan in closed loop with a model in memory; see `plan_run`.
 
@@ -291,6 +298,7 @@ def plan_model(
         # needs the `report` extra, and nothing else here does
         from lewm.evaluate.video import check_suffix, write_video
 
+        video = Path(video)
         check_suffix(video)  # before the long part
     require_actions(of)
     task = of.task

@@ -29,7 +29,7 @@ from lewm.train.schedule import learning_rate, make_optimizer
 RIVALS: dict[str, type[Rival]] = {rival.name: rival for rival in (TDMPC2, Dreamer, GCBC, SWMLeWM)}
 
 
-def run_rival(name: str, config: Config, data: Path, *, progress: bool = False) -> dict[str, Any]:
+def run_rival(name: str, config: Config, data: str | Path, *, progress: bool = False) -> dict[str, Any]:
     """Train a rival on a store and evaluate it on the held-out episodes.
 
     Split, clips, batch size, steps, learning rate, weight decay and seed are those of `lewm train` with the same
@@ -53,7 +53,7 @@ def run_rival(name: str, config: Config, data: Path, *, progress: bool = False) 
     if name not in RIVALS:
         raise ValueError(f"rival={name}: must be one of {', '.join(RIVALS)}; choose one of them")
     store = Store(data)
-    config = with_data(config, data, store.meta)
+    config = with_data(config, store.path, store.meta)
     check_store(store, config)
     if config.action.kind == "none":
         raise ValueError(f"data={data}: has images without actions, which no rival learns from; give episodes")

@@ -45,12 +45,13 @@ def save_config(run: Path, config: Config) -> None:
     write_text(run / CONFIG, to_json(config))
 
 
-def load_config(run: Path) -> Config:
+def load_config(run: str | Path) -> Config:
     """Read a run's configuration.
 
     Raises:
         ValueError: If the folder, or a valid configuration in it, is missing.
     """
+    run = Path(run)
     if not run.is_dir():
         raise ValueError(f"run={run}: no such folder; give the --out folder of `lewm train`")
     if not (run / CONFIG).is_file():
@@ -67,7 +68,7 @@ def save_weights(run: Path, model: WorldModel) -> None:
     _write(run / WEIGHTS, model.state_dict())
 
 
-def load_run(run: Path, device: str | None = None) -> LoadedRun:
+def load_run(run: str | Path, device: str | None = None) -> LoadedRun:
     """Load a trained model for inference.
 
     Args:
@@ -77,6 +78,7 @@ def load_run(run: Path, device: str | None = None) -> LoadedRun:
     Raises:
         ValueError: If the folder has no configuration or no weights, or they do not fit together.
     """
+    run = Path(run)
     config = load_config(run)
     if not (run / WEIGHTS).is_file():
         raise ValueError(f"run={run}: has no {WEIGHTS}; go on with `lewm train --resume {run}`")

@@ -65,13 +65,14 @@ class NonFiniteLossError(ArithmeticError):
     """The loss or its gradient is not a finite number."""
 
 
-def train(config: Config, data: Path, run: Path, *, progress: bool = True) -> None:
+def train(config: Config, data: str | Path, run: str | Path, *, progress: bool = True) -> None:
     """Train a world model on a store into a new run folder.
 
     Raises:
         ValueError: If the store and the settings do not fit, or the run folder is already in use.
         NonFiniteLossError: If the loss is no longer finite.
     """
+    data, run = Path(data), Path(run)
     if rank() == 0 and (run / CONFIG).exists():  # by the time that another rank looks, rank 0 may have written it
         raise ValueError(f"run={run}: is a run already; use `lewm train --resume {run}` or another --out")
     store = Store(data)
@@ -80,13 +81,14 @@ def train(config: Config, data: Path, run: Path, *, progress: bool = True) -> No
     _run(config, store, run, progress=progress)
 
 
-def resume(run: Path, *, progress: bool = True) -> None:
+def resume(run: str | Path, *, progress: bool = True) -> None:
     """Go on from a run's last checkpoint; the loss curve is that of a run that was never stopped.
 
     Raises:
         ValueError: If the folder is no run, or its store is gone or has changed.
         NonFiniteLossError: If the loss is no longer finite.
     """
+    run = Path(run)
     config = load_config(run)
     if not (config.data.path and Path(config.data.path).is_dir()):
         raise ValueError(
