@@ -2,10 +2,6 @@
 
 import io
 import os
-import struct
-import tarfile
-import zlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,80 +9,25 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from image_fixture import (
+    BROKEN,
+    OPTIONS,
+    RED,
+    SIZE,
+    WHITE,
+    encoded,
+    gather,
+    import_images,
+    labels,
+    make_folder,
+    make_shard,
+    numbered,
+    numbers,
+    samples,
+)
 from lewm.data import Store, images
-from lewm.data.images import ImageFolderSource, WebDatasetSource, read_image, read_index
-from lewm.data.importing import Imported, ImportOptions, import_recording, open_source
-
-SIZE = 16
-OPTIONS = ImportOptions(image_size=SIZE)
-RED, WHITE = (255, 0, 0), (255, 255, 255)
-Members = Iterable[tuple[str, bytes]]
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **settings: Any) -> bytes:
-    out = io.BytesIO()
-    image.save(out, kind, **settings)
-    return out.getvalue()
-
-
-def numbered(number: int, size: tuple[int, int] = (SIZE, SIZE)) -> Image.Image:
-    """Return an image that carries its number in its pixels."""
-    return Image.new("RGB", size, (number % 256, number // 256, 77))
-
-
-def numbers(store: Store) -> list[int]:
-    """Return the number of each image of a store; all its pixels must say the same."""
-    assert (store.frames == store.frames[:, :1, :1]).all()
-    assert (store.frames[..., 2] == 77).all()
-    return [int(red) + 256 * int(green) for red, green, _ in store.frames[:, 0, 0]]
-
-
-def make_folder(root: Path, counts: dict[str, int], *, kinds: tuple[str, ...] = ("png",)) -> Path:
-    """Write numbered images into class folders, one class after the other."""
-    number = 0
-    for name, count in counts.items():
-        (root / name).mkdir(parents=True)
-        for _ in range(count):
-            kind = kinds[number % len(kinds)]
-            settings: dict[str, Any] = {"lossless": True} if kind == "webp" else {}
-            numbered(number).save(root / name / f"{number:05d}.{kind}", **settings)
-            number += 1
-    return root
-
-
-def make_shard(path: Path, members: Members) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, data in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return path
-
-
-def samples(first: int, count: int, *, labelled: bool = True) -> Members:
-    for number in range(first, first + count):
-        yield f"a/{number:05d}.png", encoded(numbered(number))
-        if labelled:
-            yield f"a/{number:05d}.cls", b"%d\n" % (number % 7)
-        yield f"a/{number:05d}.json", b"{"  # not even looked at
-
-
-def import_images(path: Path, out: Path, *, workers: int = 1) -> Imported:
-    kind = "webdataset" if WebDatasetSource.matches(path) else "images"
-    return import_recording(path, out, options=OPTIONS, format_=kind, workers=workers, progress=False)
-
-
-def gather(path: Path, out: Path, *, workers: int = 1) -> Store:
-    done = import_images(path, out, workers=workers)
-    assert done.skipped == ()
-    done.store.validate()
-    return done.store
-
-
-def labels(store: Store) -> list[int]:
-    assert store.states is not None
-    return store.states[:, 0].astype(int).tolist()
+from lewm.data.images import ImageFolderSource, read_image
+from lewm.data.importing import ImportOptions, open_source
 
 
 def test_folder_becomes_a_store(tmp_path: Path) -> None:
@@ -197,30 +138,6 @@ def test_exif_orientation_is_applied(orientation: int) -> None:
     np.testing.assert_array_equal(decode(Image.fromarray(image), exif=exif)[..., 0], turned)
 
 
-def png_of_size(width: int, height: int) -> bytes:
-    """Return a small PNG that claims to be large."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 999)) + chunk(b"IEND", b"")
-    )
-
-
-BROKEN = {
-    "empty": b"",
-    "text": b"<html>404</html>",
-    "truncated": encoded(Image.effect_noise((64, 64), 50), "JPEG")[:900],
-    "cut PNG": encoded(Image.effect_noise((64, 64), 50))[:900],
-    "bomb": png_of_size(10_000, 10_000),
-    "larger bomb": png_of_size(100_000, 100_000),
-    "strip": encoded(Image.new("L", (60_001, 1))),
-    "GIF": encoded(Image.new("L", (4, 4)), "GIF"),
-}
-
-
 @pytest.mark.parametrize("name", BROKEN)
 def test_broken_images_are_one_line(name: str) -> None:
     with pytest.raises(ValueError, match=r"^here: is no usable image \(.+\); repair it or take it out$") as error:
@@ -250,14 +167,85 @@ def test_damage_anywhere_is_an_image_or_one_line(kind: str) -> None:
     assert refused > 5
 
 
-def test_a_broken_image_leaves_out_its_group_and_is_named(tmp_path: Path) -> None:
-    root = make_folder(tmp_path / "root", {"a": 20})
-    (root / "a" / "00007.png").write_bytes(BROKEN["cut PNG"])
+def test_a_broken_image_is_left_out_alone_and_named(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "root", {"a": 20, "b": 1})
+    for number, data in ((7, BROKEN["cut PNG"]), (12, b"")):
+        (root / "a" / f"{number:05d}.png").write_bytes(data)
+    done = import_images(root, tmp_path / "store")
+    assert done.skipped == ()
+    assert sorted(done.left_out)[0].startswith(f"{root / 'a' / '00007.png'}: is no usable image (")
+    assert len(done.left_out) == 2
+    found = numbers(done.store)
+    assert sorted(found) == [number for number in range(21) if number not in (7, 12)]
+    assert labels(done.store) == [int(number == 20) for number in found]
+    two = import_images(root, tmp_path / "two", workers=2)
+    assert two.left_out == done.left_out
+
+
+def test_a_group_without_one_good_image_is_skipped(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "root", {"a": 4})  # groups of one
+    (root / "a" / "00002.png").write_bytes(b"")
     done = import_images(root, tmp_path / "store")
     ((_, reason),) = done.skipped
-    assert reason.startswith(f"{root / 'a' / '00007.png'}: is no usable image (")
-    assert len(numbers(done.store)) == 18
-    assert 7 not in numbers(done.store)
+    assert "00002.png: is no usable image" in reason
+    assert sorted(numbers(done.store)) == [0, 1, 3]
+
+
+def test_only_broken_images_are_refused(tmp_path: Path) -> None:
+    root = make_folder(tmp_path / "root", {"a": 30})
+    for file in (root / "a").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"^[^\n]*root: none of its 10 episodes can be [^\n]*is no usable"):
+        import_images(root, tmp_path / "store")
+
+
+def make_splits(root: Path, splits: dict[str, dict[str, int]]) -> list[tuple[str, str, int]]:
+    """Write numbered images and return the split, the class and the number of each."""
+    rows = []
+    for split, classes in splits.items():
+        for name, count in classes.items():
+            (root / split / name).mkdir(parents=True, exist_ok=True)
+            for _ in range(count):
+                numbered(len(rows)).save(root / split / name / f"{len(rows)}.png")
+                rows.append((split, name, len(rows)))
+    return rows
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("train", "val"), ("training", "validation", "test"), ("Train", "Test"), ("train",), ("test2017", "val_set")],
+)
+def test_splits_are_imported_and_named(tmp_path: Path, names: tuple[str, ...]) -> None:
+    root = tmp_path / "set"
+    rows = make_splits(root, {name: {"cat": 6, "dog": 5 - k} for k, name in enumerate(names)})
+    (root / "readme").mkdir()
+    (root / "labels.csv").write_text("file,label")
+    store = gather(root, tmp_path / "store")
+    assert store.meta.origin["format"] == "images"
+    assert store.meta.origin["classes"] == ["cat", "dog"]
+    assert store.meta.origin["splits"] == {name: 11 - k for k, name in enumerate(names)}
+    found = numbers(store)
+    assert sorted(found) == list(range(len(rows)))
+    assert labels(store) == [["cat", "dog"].index(rows[number][1]) for number in found]
+    for episode in range(store.num_episodes):
+        split, _, rest = store.episodes.source[episode].partition(": ")
+        assert rest.startswith("images ")
+        assert {rows[number][0] for number in found[store.episode(episode)]} == {split}
+    assert store.episodes.source[0].startswith(f"{names[0] if names[0] != 'test2017' else 'val_set'}: images 0 to ")
+
+
+def test_images_in_the_folders_of_splits_have_no_class(tmp_path: Path) -> None:
+    store = gather(make_folder(tmp_path / "set", {"train": 6, "val": 3}), tmp_path / "store")
+    assert (store.states, store.meta.origin["classes"]) == (None, [])
+    assert store.meta.origin["splits"] == {"train": 6, "val": 3}
+    assert sorted(numbers(store)) == list(range(9))
+
+
+def test_class_folders_beside_splits_are_refused(tmp_path: Path) -> None:
+    make_splits(tmp_path / "set", {"train": {"cat": 2}})
+    make_folder(tmp_path / "set", {"dog": 2})
+    with pytest.raises(ValueError, match=r"set: has images in class folders \(dog/.*splits \(train/cat/.*; give the"):
+        ImageFolderSource(tmp_path / "set", OPTIONS)
 
 
 def test_only_images_of_class_folders_count(tmp_path: Path) -> None:
@@ -272,7 +260,7 @@ def test_only_images_of_class_folders_count(tmp_path: Path) -> None:
 
 
 def test_folders_above_and_below_are_told(tmp_path: Path) -> None:
-    root = make_folder(tmp_path / "set" / "train", {"a": 2, "b": 2})
+    root = make_folder(tmp_path / "set" / "any", {"a": 2, "b": 2})
     assert ImageFolderSource.matches(root)
     assert not ImageFolderSource.matches(tmp_path / "set")
     assert gather(root, tmp_path / "store").num_frames == 4
@@ -309,151 +297,6 @@ def test_cameras_are_refused(tmp_path: Path, kind: str) -> None:
     for name in ("action", "state"):
         with pytest.raises(ValueError, match=rf"^{name}=x, y: images have no {name}; leave it out$"):
             open_source(root, ImportOptions(**{name: ("x", "y")}), kind)  # pyright: ignore[reportArgumentType]
-
-
-@pytest.mark.parametrize(("shards", "episodes"), [(1, 10), (3, 12), (10, 10), (12, 12)])
-def test_shards_become_a_store(tmp_path: Path, shards: int, episodes: int) -> None:
-    for k in range(shards):
-        make_shard(tmp_path / "set" / f"part-{k:02d}.tar", samples(20 * k, 20))
-    store = gather(tmp_path / "set", tmp_path / "store")
-    assert WebDatasetSource.matches(tmp_path / "set")
-    assert not ImageFolderSource.matches(tmp_path / "set")
-    assert (store.meta.task, store.meta.action_kind, store.meta.state_names) == ("set", "none", ("label",))
-    assert store.meta.origin["shards"] == shards
-    assert numbers(store) == list(range(20 * shards))  # in the order of the shards, which are shuffled by their maker
-    assert labels(store) == [number % 7 for number in range(20 * shards)]
-    assert store.num_episodes == episodes
-    source = WebDatasetSource(tmp_path / "set", OPTIONS)
-    assert [source.length(k) for k in range(source.num_episodes)] == store.episodes.length.tolist()
-
-
-def test_one_shard_without_classes(tmp_path: Path) -> None:
-    shard = make_shard(tmp_path / "set.tar", samples(0, 3, labelled=False))
-    assert WebDatasetSource.matches(shard)
-    assert not ImageFolderSource.matches(shard)
-    store = gather(shard, tmp_path / "store")
-    assert store.states is None
-    assert (store.meta.task, store.num_episodes, numbers(store)) == ("set", 3, [0, 1, 2])
-
-
-def test_members_are_grouped_up_to_the_first_dot(tmp_path: Path) -> None:
-    image = encoded(numbered(5))
-    members = [
-        ("./x.y/1.png", image), ("./x.y/1.cls", b"4"), ("./x.y/1.other.png", image),
-        ("z/1.JPEG", image), ("z/1.cls", b" 6 "), ("readme.txt", b"hello"),
-    ]  # fmt: skip
-    found = read_index(make_shard(tmp_path / "a.tar", members))
-    assert [(sample.name, sample.label) for sample in found] == [("./x.y/1.png", 4), ("z/1.JPEG", 6)]
-
-
-def special(kind: bytes) -> tarfile.TarInfo:
-    member = tarfile.TarInfo("1.png")
-    member.type, member.linkname = kind, "/etc/passwd"
-    return member
-
-
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
-def test_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
-    with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        tar.addfile(special(kind))
-    with pytest.raises(ValueError, match=r"a\.tar: is no usable shard \(member '1.png' is a link, a device or"):
-        WebDatasetSource(tmp_path / "a.tar", OPTIONS)
-
-
-def test_large_members_are_refused_unread(tmp_path: Path) -> None:
-    member = tarfile.TarInfo("1.png")
-    member.size = 2**40
-    (tmp_path / "a.tar").write_bytes(member.tobuf() + b"\0" * 1024)
-    with pytest.raises(ValueError, match=r"member '1.png' has 1099511627776 bytes, more than 67108864"):
-        WebDatasetSource(tmp_path / "a.tar", OPTIONS)
-
-
-def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
-    member = tarfile.TarInfo(name)
-    member.size, member.type = size, kind
-    return member.tobuf(tarfile.GNU_FORMAT)
-
-
-IMAGE = encoded(numbered(1)).ljust(512, b"\0")
-SHARDS = {
-    "text": b"hello",
-    "empty": b"",
-    "no image": header("1.json", 3) + b"{}\n".ljust(512, b"\0") + b"\0" * 1024,
-    "compressed": zlib.compress(b"x" * 2000),
-    "cut": header("1.png", 400) + IMAGE[:300],
-    "garbage after a member": header("1.png", 400) + IMAGE + b"\1" * 2000,
-    "negative size": header("1.png", 400) + IMAGE + header("2.png", -1024) + b"\0" * 1024,
-    "bad class": header("1.png", 400) + IMAGE + header("1.cls", 3) + b"cat".ljust(512, b"\0") + b"\0" * 1024,
-    "long class": header("1.cls", 600) + b"1".ljust(1024, b" ") + header("1.png", 400) + IMAGE + b"\0" * 1024,
-    "two images": header("1.png", 400) + IMAGE + header("1.jpg", 400) + IMAGE + b"\0" * 1024,
-    "long names without end": header("x", 1, tarfile.GNUTYPE_LONGNAME) + (b"x".ljust(512, b"\0") +
-                              header("x", 1, tarfile.GNUTYPE_LONGNAME)) * 3000,
-    "bad pax": header("x", 20, tarfile.XHDTYPE) + b"20 size=-99999999\n".ljust(512, b"\0") + header("1.png", 400) +
-               IMAGE,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", SHARDS)
-def test_broken_shards_are_one_line(tmp_path: Path, name: str) -> None:
-    (tmp_path / "a.tar").write_bytes(SHARDS[name])
-    with pytest.raises(ValueError, match=r"^[^\n]*a\.tar: (is no usable shard \([^\n]+\)|has no images [^\n]*); ") as e:
-        WebDatasetSource(tmp_path / "a.tar", OPTIONS)
-    assert "\n" not in str(e.value)
-
-
-def test_damage_anywhere_is_an_index_or_one_line(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    whole = np.frombuffer(make_shard(tmp_path / "a.tar", samples(0, 3)).read_bytes()[: 512 * 18], np.uint8)
-    refused = 0
-    for _ in range(100):
-        damaged = whole.copy()
-        block = 512 * rng.integers(18)
-        places = block + rng.integers(0, 512, 3)
-        damaged[places] = rng.integers(0, 256, 3)
-        (tmp_path / "a.tar").write_bytes(damaged.tobytes())
-        try:
-            read_index(tmp_path / "a.tar")
-        except ValueError as error:
-            refused += "a.tar: " in str(error)
-    assert refused > 5
-
-
-@pytest.mark.parametrize("shards", [2, 11])
-def test_a_broken_shard_is_left_out_and_named(tmp_path: Path, shards: int) -> None:
-    for k in range(shards):
-        make_shard(tmp_path / "set" / f"{k:02d}.tar", samples(10 * k, 10))
-    (tmp_path / "set" / "00.tar").write_bytes(b"hello")
-    done = import_images(tmp_path / "set", tmp_path / "store")
-    ((index, reason),) = done.skipped
-    assert index == 0
-    assert "00.tar: is no usable shard" in reason
-    assert numbers(done.store) == list(range(10, 10 * shards))
-
-
-@pytest.mark.parametrize("first", [True, False])
-def test_images_have_a_class_all_or_none(tmp_path: Path, first: bool) -> None:
-    for k in range(10):
-        make_shard(tmp_path / "set" / f"{k}.tar", samples(3 * k, 3, labelled=first == (k < 9)))
-    done = import_images(tmp_path / "set", tmp_path / "store")
-    ((index, reason),) = done.skipped
-    assert index == 9
-    assert ("without a class" if first else "has classes (cls) and the first shard none") in reason
-
-
-def test_a_broken_image_of_a_shard_is_named(tmp_path: Path) -> None:
-    shard = make_shard(tmp_path / "a.tar", [*samples(0, 19, labelled=False), ("b.jpg", BROKEN["truncated"])])
-    done = import_images(shard, tmp_path / "store")
-    ((index, reason),) = done.skipped
-    assert index == 9
-    assert "a.tar: b.jpg: is no usable image" in reason
-    assert numbers(done.store) == list(range(18))
-
-
-def test_links_to_shards_outside_are_refused(tmp_path: Path) -> None:
-    make_shard(tmp_path / "set" / "a.tar", samples(0, 2))
-    (tmp_path / "set" / "b.tar").symlink_to(make_shard(tmp_path / "b.tar", samples(0, 2)))
-    with pytest.raises(ValueError, match=r"b\.tar: is a link that leads out of"):
-        WebDatasetSource(tmp_path / "set", OPTIONS)
 
 
 def test_nothing_to_import(tmp_path: Path) -> None:

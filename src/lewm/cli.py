@@ -488,11 +488,14 @@ def _import(argv: list[str]) -> None:
         "action_size": store.meta.action_size,
         "frames_fitted": done.fitted,
         "skipped": [{"episode": index, "reason": reason} for index, reason in done.skipped],
+        "left_out": done.left_out,
     }
 
     def show() -> None:
         for index, reason in done.skipped:
             print(f"skipped episode {index}: {reason}", file=sys.stderr)
+        for reason in done.left_out[:_NAMED]:
+            print(f"left out: {reason}", file=sys.stderr)
         print(_content(store))
         if done.fitted:
             print(f"frames: {done.fitted}")
@@ -500,6 +503,9 @@ def _import(argv: list[str]) -> None:
             print(f"note: {note}")
         if done.skipped:
             print(f"skipped: {_counted(len(done.skipped), 'episode')}, named above")
+        if done.left_out:
+            named = "named above" if len(done.left_out) <= _NAMED else f"the first {_NAMED} named above"
+            print(f"left out: {_counted(len(done.left_out), 'single picture')}, {named}")
 
     _show(args.json, summary, show)
 
@@ -907,6 +913,7 @@ def _announce(stage: str) -> None:
     print(stage, file=sys.stderr, flush=True)
 
 
+_NAMED = 20  # pictures left out
 _HEADS = ("measure", "this run", "trivial rival")
 _STARTS = {
     "nothing": "at the goal already",

@@ -29,13 +29,25 @@ FORMATS: dict[str, str] = {
     "hdf5": "lewm.data.hdf5:HDF5Source",
     "video": "lewm.data.video:VideoSource",
     "images": "lewm.data.images:ImageFolderSource",
-    "webdataset": "lewm.data.images:WebDatasetSource",
+    "webdataset": "lewm.data.webdataset:WebDatasetSource",
 }
 """Where the importer of each format lives, in the order in which they are tried."""
 
 Format = Literal["lerobot", "hdf5", "video", "images", "webdataset"]
 Frame = av.VideoFrame | npt.NDArray[np.uint8]
 """A decoded video frame, or (height, width, 3) uint8 in the order red, green, blue."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A picture that cannot be used; where pictures have nothing to do with each other, it alone is left out.
+
+    Args:
+        reason: names it and says why, in one line.
+    """
+
+    reason: str
+
 
 _SCRATCH = ".import"
 _AHEAD_PER_WORKER = 2
@@ -102,20 +114,23 @@ class Recording:
     """One episode of a recording, before its frames are fitted.
 
     Args:
-        frames: yields the L frames; of several cameras, a tuple of one frame a camera. Each camera keeps its size.
+        frames: yields the L frames; of several cameras, a tuple of one frame a camera. Each camera keeps its size. Of
+            images of their own, `LeftOut` in place of one that cannot be used.
         actions: (L, A) real, (L,) integer for discrete actions, or (L, 0) for none: action t is taken at frame t.
         states: (L, S) real, or None.
         source: where it comes from, in a few words that find it again.
         text: the task in words, where the recording has them.
         same_size: whether all frames of a camera must have the size of the first; images of their own need not.
+        left_out: what else of it cannot be used, in one line each.
     """
 
-    frames: Iterable[Frame | tuple[Frame, ...]]
+    frames: Iterable[Frame | tuple[Frame, ...] | LeftOut]
     actions: npt.NDArray[Any]
     states: npt.NDArray[Any] | None
     source: str
     text: str = ""
     same_size: bool = True
+    left_out: tuple[str, ...] = ()
 
 
 class Source(ABC):
@@ -169,6 +184,7 @@ class FittedEpisode:
     source: str
     text: str
     fitted: str
+    left_out: tuple[str, ...] = ()
 
 
 EpisodeStream = Generator[FittedEpisode | str]
@@ -183,11 +199,13 @@ class Imported:
         store: the store.
         skipped: for each episode that could not be imported, its number in the recording and why.
         fitted: what was done to the frames, in a few words.
+        left_out: the single pictures that could not be used, and why.
     """
 
     store: Store
     skipped: tuple[tuple[int, str], ...]
     fitted: str
+    left_out: tuple[str, ...] = ()
 
 
 def detect_format(path: Path) -> Format:
@@ -283,6 +301,7 @@ def import_episodes(
     meta = store_meta(source, path, options)
     total = min(source.num_episodes, max_episodes or source.num_episodes)
     skipped: list[tuple[int, str]] = []
+    left_out: list[str] = []
     fitted = ""
     with StoreWriter(out, meta) as writer:
         scratch = out / _SCRATCH
@@ -305,6 +324,7 @@ def import_episodes(
                     writer.append(frames, episode.actions, episode.states, source=episode.source, text=episode.text,
                                   seed=index)  # fmt: skip
                     fitted = episode.fitted
+                    left_out += episode.left_out
                     del frames
                     episode.frames.unlink()
                     count(expected)
@@ -313,7 +333,7 @@ def import_episodes(
         if writer.num_episodes == 0:
             index, reason = skipped[0]
             raise ValueError(f"{path}: none of its {total} episodes can be imported; episode {index}: {reason}")
-    return Imported(Store(out), tuple(skipped), fitted)
+    return Imported(Store(out), tuple(skipped), fitted, tuple(left_out))
 
 
 def store_meta(source: Source, path: Path, options: ImportOptions) -> StoreMeta:
@@ -388,11 +408,16 @@ def _fit_episode(recording: Recording, options: ImportOptions, file: Path) -> Fi
     cell = size // tiles
     fit = FrameFit(image_size=cell, fit=options.fit, crop_box=options.crop_box)
     fitters = [FrameFitter(fit) for _ in range(tiles**2)]  # one a camera: a scaler keeps the tables of one size
+    lost: dict[int, str] = {}
     seen, shapes, frame = 0, [], np.zeros((size, size, 3), dtype=np.uint8)
     with open(file, "wb") as out:
         for seen, views in enumerate(recording.frames, 1):
             if seen > length:
                 break
+            if isinstance(views, LeftOut):
+                assert not recording.same_size, "a recording cannot do without a frame"
+                lost[seen - 1] = views.reason
+                continue
             views = views if isinstance(views, tuple) else (views,)
             sizes = [view.shape[:2] if isinstance(view, np.ndarray) else (view.height, view.width) for view in views]
             shapes = shapes or sizes
@@ -410,6 +435,8 @@ def _fit_episode(recording: Recording, options: ImportOptions, file: Path) -> Fi
     if seen != length:
         has = "more" if seen > length else str(seen)
         raise ValueError(f"{recording.source}: has {has} frames for {length} actions; leave it out or repair it")
+    if len(lost) == length:
+        raise ValueError(lost[0])
     fitted = "; ".join(dict.fromkeys(fit.describe(*shape) for shape in shapes))
     if not recording.same_size:
         fitted = f"images of any size, scaled to {size}x{size} ({options.fit})"
@@ -417,7 +444,11 @@ def _fit_episode(recording: Recording, options: ImportOptions, file: Path) -> Fi
     if skip > 1:
         actions = actions[: kept * skip].reshape(kept, -1)
         states = None if states is None else states[: kept * skip : skip]
-    return FittedEpisode(file, actions, states, recording.source, recording.text, fitted)
+    if lost:
+        kept_rows = np.setdiff1d(np.arange(length), list(lost))
+        actions, states = actions[kept_rows], None if states is None else states[kept_rows]
+    left_out = (*lost.values(), *recording.left_out)
+    return FittedEpisode(file, actions, states, recording.source, recording.text, fitted, left_out)
 
 
 def _next_episode(writer: StoreWriter) -> int:

@@ -1,5 +1,7 @@
 """What of a folder or an archive belongs to a recording, and in which order."""
 
+import itertools
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -10,6 +12,7 @@ _OF_SYSTEMS = frozenset({
     "@eadir", "@tmp", "@recycle", "#recycle", "#snapshot", "lost+found", "__pycache__",
 })  # fmt: skip
 _LISTED = 120
+_GLANCE = 100
 _DIGITS = re.compile(r"([0-9]+)")
 
 
@@ -53,6 +56,16 @@ def visible(folder: Path) -> list[Path]:
     return sorted(
         (entry for entry in folder.iterdir() if not is_hidden(entry.name)), key=lambda entry: natural_key(entry.name)
     )
+
+
+def glance(folder: Path | os.DirEntry[str]) -> list[os.DirEntry[str]]:
+    """Return some entries of a folder that are not hidden, few enough to be quick.
+
+    Args:
+        folder: the folder.
+    """
+    with os.scandir(folder) as entries:
+        return list(itertools.islice((entry for entry in entries if not is_hidden(entry.name)), _GLANCE))
 
 
 def listed(names: Iterable[str]) -> str:
