@@ -10,11 +10,12 @@ from lewm.plan import ActionSpace, LatentController, RecedingHorizon, Region, ac
 
 B = 3
 MOVES = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], dtype=np.float32)
+SIZE = 16
 SCALE = 4  # pixels' value of one unit of the toy world
 
 
 class Toy:
-    """Points that an action moves; a 1 x 1 picture shows a point's place. The model knows the world exactly."""
+    """Points that an action moves; the colour of a picture shows a point's place. The model knows the world exactly."""
 
     def __init__(self, discrete: bool = False) -> None:
         self.discrete = discrete
@@ -23,7 +24,7 @@ class Toy:
 
     def encode(self, frames: Tensor, /) -> Tensor:
         self.encoded.append(len(frames))
-        return frames[:, 0, :, :2].float() / SCALE  # (B, 1, 2)
+        return frames[:, 0, :1, :2].float() / SCALE  # (B, 1, 2)
 
     def rollout(self, tokens: Tensor, actions: Tensor, /) -> Tensor:
         self.rollouts.append((tokens, actions))
@@ -36,9 +37,9 @@ class Toy:
 
 
 def picture(points: np.ndarray) -> np.ndarray:
-    """Show points (..., 2) as frames (..., 1, 1, 3)."""
-    frames = np.zeros((*points.shape[:-1], 1, 1, 3), dtype=np.uint8)
-    frames[..., 0, 0, :2] = np.round(points * SCALE)
+    """Show points (..., 2) as frames (..., SIZE, SIZE, 3)."""
+    frames = np.zeros((*points.shape[:-1], SIZE, SIZE, 3), dtype=np.uint8)
+    frames[..., :2] = np.round(points * SCALE)[..., None, None, :]
     return frames
 
 
@@ -50,7 +51,7 @@ def settings(*, discrete: bool = False, frame_skip: int = 2, history: int = 1, *
     return Config(
         action=ActionConfig(kind="discrete", size=5) if discrete else ActionConfig(kind="continuous", size=2),
         data=DataConfig(frame_skip=frame_skip),
-        model=ModelConfig(history=history),
+        model=ModelConfig(history=history, image_size=SIZE),
         plan=PlanConfig(**{"horizon": 4, "iterations": 4, **plan}),  # type: ignore[arg-type]
     )
 
@@ -233,8 +234,8 @@ def test_bad_use() -> None:
     start = picture(np.ones((B, 2)))
     with pytest.raises(ValueError, match="call reset"):
         drive.act(start)
-    with pytest.raises(ValueError, match="goal: got float32"):
-        drive.reset(start.astype(np.float32))
+    with pytest.raises(ValueError, match=r"^goal: got float32 of 0 to 3\.6, and pictures are 0 to 1 or 0 to 255"):
+        drive.reset(np.float32(0.9) * start)
     with pytest.raises(ValueError, match="of 3 environments"):
         drive.reset(start[:2])
     drive.reset(start)
@@ -244,7 +245,7 @@ def test_bad_use() -> None:
     for count in (1, 4):
         with pytest.raises(ValueError, match=f"frames: got {count} a call, must be 2 to 3;"):
             drive.act(picture(np.ones((B, count, 2))))
-    with pytest.raises(ValueError, match="frames: got uint8"):
+    with pytest.raises(ValueError, match=r"^frames: got uint8\(1, 16, 16, 3\), must be pictures of 3 environments"):
         drive.act(start[0])
     with pytest.raises(ValueError, match=r"plan.execute=9: must be 1 to plan.horizon=4"):
         RecedingHorizon(

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from lewm.data import StoreMeta as StoreMeta
     from lewm.data import StoreWriter as StoreWriter
     from lewm.data.check import check_store as check_store
+    from lewm.data.fit import FrameFit as FrameFit
+    from lewm.data.fit import FrameFitter as FrameFitter
     from lewm.data.importing import ImportOptions as ImportOptions
     from lewm.data.importing import import_recording as import_recording
     from lewm.data.lag import measure_lag as measure_lag
@@ -42,6 +44,8 @@ _HOMES = {
     "TASKS": ("lewm.envs", "TASKS"),
     "ClipSampler": ("lewm.data", "ClipSampler"),
     "Config": ("lewm.config", "Config"),
+    "FrameFit": ("lewm.data.fit", "FrameFit"),
+    "FrameFitter": ("lewm.data.fit", "FrameFitter"),
     "ImportOptions": ("lewm.data.importing", "ImportOptions"),
     "LatentController": ("lewm.plan", "LatentController"),
     "LoadedRun": ("lewm.train", "LoadedRun"),

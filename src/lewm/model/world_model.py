@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from lewm.config import Config
 from lewm.model.action import ActionEmbed, InverseDynamics
 from lewm.model.encoder import Encoder, normalise
+from lewm.model.frames_in import encoder_input
 from lewm.model.predictor import Predictor
 from lewm.model.steps_to_go import StepsToGo
 
@@ -33,8 +35,16 @@ class WorldModel(nn.Module):
         """Where the weights are."""
         return self.encoder.pos_embed.device
 
-    def encode(self, frame: Tensor) -> Tensor:
-        """Represent whole frames (B, height, width, 3) uint8 as (B, N, D), with the network chosen for inference."""
+    def encode(self, frame: Any) -> Tensor:
+        """Represent whole frames as (B, N, D), with the network chosen for inference.
+
+        Args:
+            frame: (B, height, width, 3) uint8, or what `lewm.model.frames_in.pictures_in` makes it of.
+
+        Raises:
+            ValueError: If it is no picture, or could be several.
+        """
+        frame = encoder_input(frame, size=self.config.model.image_size, device=self.device)
         online = self.config.model.inference_encoder == "online"
         return (self.encoder if online else self.target_encoder)(frame)
 

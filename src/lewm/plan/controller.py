@@ -1,10 +1,13 @@
 """Closed loop: plan, carry out the first steps, look again, plan from there (article, section 8)."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from lewm.config import Config, PlanConfig
+from lewm.model.frames_in import pictures_in
 from lewm.plan.cem import cem
 from lewm.plan.cost import LatentModel, latent_cost_fn
 from lewm.plan.goal import Region
@@ -125,13 +128,17 @@ class LatentController:
         return self._receding.last_plan
 
     @torch.no_grad()
-    def reset(self, goal: np.ndarray | Region) -> None:
+    def reset(self, goal: Any) -> None:
         """Start new episodes.
 
         Args:
-            goal: pictures of the goals, (B, height, width, 3) uint8; or a region, the same for all environments.
+            goal: pictures of the goals, (B, height, width, 3) uint8, or what `pictures_in` makes that of; or a
+                `Region`, the same for all environments.
+
+        Raises:
+            ValueError: if it is neither.
         """
-        self._goal = goal if isinstance(goal, Region) else self._encode("goal", goal[:, None])[:, 0]
+        self._goal = goal if isinstance(goal, Region) else self._encode(self._pictures("goal", goal)[:, None])[:, 0]
         self._tokens = self._past = None
         self._receding.reset()
 
@@ -154,24 +161,26 @@ class LatentController:
             self._tokens, self._past = self._tokens[rows], self._past[rows]
 
     @torch.no_grad()
-    def act(self, frames: np.ndarray) -> np.ndarray:
+    def act(self, frames: Any) -> np.ndarray:
         """Look, plan, and say what to do until the next look.
 
         Args:
             frames: (B, height, width, 3) uint8, the newest frame; or (B, m, height, width, 3), the m newest frames
                 since the last call, one a model step, oldest first. At the start of an episode m is 1. Afterwards
                 `execute` model steps lie behind: m is `plan.execute`, or less if the model's history is shorter,
-                since frames older than the history are not looked at.
+                since frames older than the history are not looked at. Also what `pictures_in` makes that of: floats,
+                tensors, lists, channels first, and one picture without its batch axis where B is 1.
 
         Returns:
             The environment's actions of the next `execute` model steps, all of which are taken to be carried out:
-            (B, execute * f, A) float32, or (B, execute * f) int64.
+            (B, execute * f, A) float32, or (B, execute * f) int64. The batch axis is always there.
 
         Raises:
             ValueError: if there is no goal yet, or frames are missing or of a wrong shape or type.
         """
         if self._goal is None:
             raise ValueError("goal=None: there is no goal; call reset(goal) first")
+        frames = self._pictures("frames", frames, steps=True)
         self._remember(frames if frames.ndim == 5 else frames[:, None])
         assert self._tokens is not None
         assert self._past is not None
@@ -199,12 +208,12 @@ class LatentController:
         """Append the tokens of new frames (B, m, height, width, 3) and the actions before them; cut to the history."""
         history, execute = self._config.model.history, self._config.plan.execute
         fewest, most = (1, 1) if self.last_plan is None else (min(execute, history), execute)
-        if frames.ndim == 5 and not fewest <= frames.shape[1] <= most:
+        if not fewest <= frames.shape[1] <= most:
             wanted = str(most) if fewest == most else f"{fewest} to {most}"
             raise ValueError(
                 f"frames: got {frames.shape[1]} a call, must be {wanted}; give one for every model step done"
             )
-        tokens = self._encode("frames", frames[:, -fewest:])
+        tokens = self._encode(frames[:, -fewest:])
         if self.last_plan is None or self._tokens is None or self._past is None:
             self._tokens = tokens
             nothing = torch.zeros((self._batch, 0, self._space.size), device=self._space.device)
@@ -215,12 +224,11 @@ class LatentController:
         past = torch.cat((self._past, done), dim=1)
         self._past = past[:, past.shape[1] - (self._tokens.shape[1] - 1) :]  # one action between two frames
 
-    def _encode(self, name: str, frames: np.ndarray) -> Tensor:
-        """Check frames (B, m, height, width, 3) and encode them, (B, m, N, D)."""
-        if frames.dtype != np.uint8 or frames.ndim != 5 or frames.shape[0] != self._batch or frames.shape[-1] != 3:
-            raise ValueError(
-                f"{name}: got {frames.dtype}{frames.shape}, must be uint8 pictures (height, width, 3) of "
-                f"{self._batch} environments; stack one picture each"
-            )
+    def _pictures(self, name: str, frames: Any, *, steps: bool = False) -> np.ndarray:
+        """Take pictures in, (B, height, width, 3) uint8, or with `steps` also (B, m, height, width, 3)."""
+        return pictures_in(name, frames, size=self._config.model.image_size, batch=self._batch, steps=steps)
+
+    def _encode(self, frames: np.ndarray) -> Tensor:
+        """Encode frames (B, m, height, width, 3) as (B, m, N, D)."""
         pictures = torch.tensor(frames, device=self._space.device)
         return self._model.encode(pictures.flatten(0, 1)).unflatten(0, pictures.shape[:2])
