@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lewm.data import hdf5
 from lewm.data.hdf5 import HDF5Source
 from lewm.data.importing import ImportOptions, Recording, detect_format, import_recording
 
@@ -169,7 +168,7 @@ def test_reads_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with h5py.File(path, "a") as file:
         file.create_dataset("pixels", data=columns["pixels"], chunks=(4, SIZE, SIZE, 3), compression="gzip")
     row = SIZE * SIZE * 3
-    monkeypatch.setattr(hdf5, "_READ_BYTES", 10 * row)
+    monkeypatch.setattr("lewm.data.hdf5.source.READ_BYTES", 10 * row)
     asked: list[tuple[int, int]] = []
     get = h5py.Dataset.__getitem__
 
@@ -288,21 +287,21 @@ def test_robomimic_demos_that_differ_are_left_out(tmp_path: Path) -> None:
         del file["data/demo_2/actions"]
         del file["data/demo_3/obs/object"]
         del file["data/demo_4/actions"]
-        file["data/demo_4/actions"] = make_actions(4, 3)
+        file["data/demo_4/actions"] = make_actions(4, 2)
     source = HDF5Source(path, OPTIONS)
     assert source.num_episodes == 6
     assert source.length(0) == 0
     check_episode(source.episode(1), 1, 4)
     check_episode(source.episode(5), 5, 4)
-    assert "demo_0/obs: is missing" in bad_episode(source, 0)
-    assert "demo_2/actions: is missing" in bad_episode(source, 2)
+    assert "demo_0: has no group obs" in bad_episode(source, 0)
+    assert "demo_2: has no action in obs/object" in bad_episode(source, 2)
     assert "demo_3: has other actions, states or images" in bad_episode(source, 3)
     assert "demo_4: has other numbers of rows" in bad_episode(source, 4)
 
 
 def test_robomimic_without_images(tmp_path: Path) -> None:
     path = write_robomimic(tmp_path / "low_dim.hdf5", {"demo_0": 4}, cameras=())
-    assert "has no images of uint8 and three colours in obs/object, obs/robot0_eef_pos" in failure(path)
+    assert "has no images of three colours, nor coded ones, in actions, obs/object, obs/robot0_eef_pos" in failure(path)
 
 
 def test_discrete_robomimic_counts_over_all_demos(tmp_path: Path) -> None:
@@ -370,11 +369,11 @@ def test_matches(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"pixels": None}, "a.h5: has no images of uint8 and three colours in action, ep_len, "),
-        ({"action": None}, "a.h5: holds ep_len, .* must have `action`"),
+        ({"pixels": None}, "a.h5: has no images of three colours, nor coded ones, in action, ep_len, "),
+        ({"action": None}, "a.h5: has no action in ep_len, .*; name the action's with --action"),
         ({"ep_len": None, "episode_idx": None}, "a.h5: does not say which rows are an episode"),
-        ({"pixels": np.zeros((16, 4, 4, 3), np.float32)}, "has no images of uint8"),
-        ({"pixels": np.zeros((16, 4, 4), np.uint8)}, "has no images of uint8"),
+        ({"pixels": np.full((16, 4, 4, 3), -0.5, np.float32)}, "holds pictures of float32 from -0.5 to 0; must be"),
+        ({"pixels": np.zeros((16, 4, 4), np.uint8)}, "has no images of three colours"),
         ({"pixels": np.zeros((16, 0, 4, 3), np.uint8)}, r"a.h5/pixels: is uint8\[16, 0, 4, 3\], absurd"),
         ({"action": np.array(["a"] * 16, object)}, r"a.h5/action: is object\[16\]; must be at most"),
         ({"action": np.zeros((16, 2, 2))}, r"a.h5/action: is float64\[16, 2, 2\]"),
