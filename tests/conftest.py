@@ -1,6 +1,8 @@
 """Settings of every test: they must be in the environment before torch or pygame is imported."""
 
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -19,3 +21,33 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in needing:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def lerobot_sets(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    """Data sets of one camera, by version and kind of camera."""
+    from lerobot_fixture import write_lerobot  # only here: few test files need it
+
+    folder = tmp_path_factory.mktemp("lerobot")
+    roots = {(v, kind): folder / v / kind for v in ("v2.1", "v3.0") for kind in ("h264", "av1", "image")}
+    for (version, kind), root in roots.items():
+        write_lerobot(root, version, cameras={"observation.images.top": kind})
+    return roots
+
+
+@pytest.fixture
+def lerobot_v2(lerobot_sets: dict[tuple[str, str], Path], tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(lerobot_sets["v2.1", "h264"], tmp_path / "v2"))
+
+
+@pytest.fixture
+def lerobot_v3(lerobot_sets: dict[tuple[str, str], Path], tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(lerobot_sets["v3.0", "h264"], tmp_path / "v3"))
+
+
+@pytest.fixture
+def lerobot_images(lerobot_sets: dict[tuple[str, str], Path], tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(lerobot_sets["v3.0", "image"], tmp_path / "images"))
