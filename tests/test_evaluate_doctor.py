@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from lewm.evaluate.doctor import verdict
+from lewm.evaluate.closed_loop import newcombe_interval, wilson_interval
+from lewm.evaluate.doctor import env_verdict, verdict
 
 GOOD: dict[str, Any] = {
     "spectrum": {"effective_rank": 12.0, "content_share": 0.5, "condition_number": 9.0, "feature_std": 1.0},
@@ -174,3 +175,42 @@ def test_without_a_task_prediction_decides() -> None:
     assert learnt
     assert "not tried in closed loop" in sentence
     assert "hardly readable (R^2 0.10)" in judged({"planning": None, "probe": {"r2": 0.1}})[1]
+
+
+@pytest.mark.parametrize(
+    ("ours", "chance", "count", "better", "told"),
+    [
+        (
+            40,
+            10,
+            50,
+            True,
+            "The controller plans: it reaches 80% [67%, 89%] of 50 goals, a random policy 20% [11%, 33%].",
+        ),
+        (10, 40, 50, False, "The controller does harm: it reaches 20%"),
+        (
+            60,
+            60,
+            400,
+            False,
+            "The controller does no better than chance: it reaches 15% [12%, 19%] of 400 goals, a random",
+        ),
+        (3, 1, 5, None, "5 episodes are too few to tell: it reaches 60% [23%, 88%] of 5 goals, a random policy 20%"),
+        (1, 0, 1, None, "1 episode is too few to tell: it reaches 100%"),
+    ],
+)
+def test_a_controller_beside_a_random_policy(
+    ours: int, chance: int, count: int, better: bool | None, told: str
+) -> None:
+    results = {
+        "episodes": count,
+        "distinct": count,
+        "success_rate": ours / count,
+        "ci95": wilson_interval(ours, count),
+        "random_success_rate": chance / count,
+        "random_ci95": wilson_interval(chance, count),
+        "difference_ci95": newcombe_interval(ours, count, chance, count),
+    }
+    judged, sentence = env_verdict(results)
+    assert judged is better
+    assert sentence.startswith(told)

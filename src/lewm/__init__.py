@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lewm.envs import collect as collect
     from lewm.envs import make_task as make_task
     from lewm.envs import record as record
+    from lewm.evaluate import evaluate_env as evaluate_env
     from lewm.evaluate import evaluate_run as evaluate_run
     from lewm.evaluate import plan_once as plan_once
     from lewm.evaluate import plan_run as plan_run
@@ -59,6 +60,7 @@ _HOMES = {
     "action_space": ("lewm.plan", "action_space"),
     "check_store": ("lewm.data.check", "check_store"),
     "collect": ("lewm.envs", "collect"),
+    "evaluate_env": ("lewm.evaluate", "evaluate_env"),
     "evaluate_run": ("lewm.evaluate", "evaluate_run"),
     "import_recording": ("lewm.data.importing", "import_recording"),
     "load_pretrained": ("lewm.pretrained", "load_pretrained"),

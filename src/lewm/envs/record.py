@@ -58,7 +58,7 @@ class Recorder(gymnasium.Wrapper):
                 "render_mode='rgb_array'"
             )
         self._fitter = FrameFitter(FrameFit(image_size=image_size, fit=fit))
-        kind, size = _action_kind(env.action_space)
+        kind, size = action_kind(env.action_space)
         space, fps = env.observation_space, env.metadata.get("render_fps")
         count = space.shape[0] if isinstance(space, Box) and len(space.shape) == 1 else 0
         meta = StoreMeta(
@@ -92,12 +92,7 @@ class Recorder(gymnasium.Wrapper):
         """Take an action and keep it, with the frame and the state before it."""
         if not self._under_way:
             raise gymnasium.error.ResetNeeded("step: no episode is under way; call reset() first")
-        frame: Any = self.env.render()
-        if not isinstance(frame, np.ndarray):
-            raise ValueError(
-                f"render()={type(frame).__name__}: must be a frame (height, width, 3) uint8; mend render()"
-            )
-        frame, state = np.array(self._fitter(frame)), None
+        frame, state = np.array(self._fitter(rendered(self.env))), None
         if self.writer.meta.state_names:
             state = np.array(self._observation, dtype=np.float32)
         kept = np.array(action, dtype=self._action_type).reshape(-1)  # copies: environments use their arrays again
@@ -196,8 +191,24 @@ def record(
     return Store(out)
 
 
-def _action_kind(space: gymnasium.Space) -> tuple[Literal["continuous", "discrete"], int]:
-    """Return kind and size of the actions of a space."""
+def rendered(env: gymnasium.Env) -> NDArray[np.uint8]:
+    """Return what an environment shows now.
+
+    Raises:
+        ValueError: it shows no array.
+    """
+    frame: Any = env.render()
+    if not isinstance(frame, np.ndarray):
+        raise ValueError(f"render()={type(frame).__name__}: must be a frame (height, width, 3) uint8; mend render()")
+    return frame
+
+
+def action_kind(space: gymnasium.Space) -> tuple[Literal["continuous", "discrete"], int]:
+    """Return kind and size of the actions of a space.
+
+    Raises:
+        ValueError: they are neither a Box of real numbers nor Discrete.
+    """
     if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating):
         return "continuous", int(np.prod(space.shape))
     if isinstance(space, Discrete) and space.start == 0:

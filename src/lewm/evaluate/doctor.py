@@ -11,6 +11,8 @@ COLLAPSED_STD = 1e-3
 """Standard deviation of features below which representations are as good as constant."""
 POSITION_ONLY = 0.1
 """Content share below which tokens tell little but their position, where prediction failed as well."""
+WORTHWHILE = 0.1
+"""Difference of two success rates below which one policy counts as no better than another."""
 READABLE = 0.5
 """R^2 from which the state counts as readable."""
 
@@ -51,6 +53,33 @@ def verdict(results: Mapping[str, Any]) -> tuple[bool, str]:
     if planning["ci95"][0] > planning["random_ci95"][1]:
         return True, f"The model learnt: {good}, and {reached}{_weakest_part(results)}."
     return False, f"The model predicts but does not plan: {good}, yet {reached}; {_planning_failure(results)}."
+
+
+def env_verdict(results: Mapping[str, Any]) -> tuple[bool | None, str]:
+    """Judge a controller in an environment of a user's own, beside a random policy.
+
+    Args:
+        results: What `evaluate_env` returns.
+
+    Returns:
+        Whether the controller is better, None where that cannot be told; and one sentence with the numbers.
+    """
+    ours, chance = (
+        _rate(results, *keys) for keys in (("success_rate", "ci95"), ("random_success_rate", "random_ci95"))
+    )
+    low, high = results["difference_ci95"]
+    numbers = f"it reaches {ours} of {results['episodes']} goals, a random policy {chance}"
+    if results["distinct"] < results["episodes"]:  # the intervals are of independent episodes
+        numbers += f"; of these, {results['distinct']} differ in start or goal, so the intervals are too narrow"
+    if low > 0:
+        return True, f"The controller plans: {numbers}."
+    if high < 0:
+        return False, f"The controller does harm: {numbers}."
+    if high < WORTHWHILE:
+        return False, f"The controller does no better than chance: {numbers}, at most {high:.0%} more."
+    count = results["episodes"]
+    few = f"{count} episodes are" if count > 1 else "1 episode is"
+    return None, f"{few} too few to tell: {numbers}; measure more, or easier goals."
 
 
 def _judge_images(results: Mapping[str, Any]) -> tuple[bool, str]:
