@@ -110,9 +110,8 @@ def line(path: Path, *, discrete: bool = False, action_size: int = 1, origin: di
         for _ in range(4):
             place = rng.uniform(0, 1, 12).astype(np.float32)
             frames = np.repeat(np.rint(255 * place).astype(np.uint8), SIZE * SIZE * 3).reshape(12, SIZE, SIZE, 3)
-            actions = (
-                np.arange(12) % 3 if discrete else np.repeat(np.resize(np.float32([-1, 1]), (12, 1)), action_size, 1)
-            )
+            drawn = np.repeat(np.where(np.arange(12)[:, None] % 2, 1.0, -1.0), action_size, axis=1)
+            actions = np.arange(12) % 3 if discrete else drawn
             writer.append(frames, actions, place[:, None])
     return Store(path)
 

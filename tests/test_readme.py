@@ -20,8 +20,8 @@ from lewm import cli
 from lewm.ablate import load_table
 from lewm.ablate.results import read
 from lewm.ablate.tables import filled
-from lewm.config import PRESETS, Config, EvalConfig, PlanConfig
-from lewm.envs import collect
+from lewm.config import PRESETS, Config, EvalConfig, PlanConfig, preset
+from lewm.envs import collect, record
 from tiny import IMAGE, tiny
 
 ROOT = Path(__file__).parents[1]
@@ -72,15 +72,26 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Execute the Python blocks of README, quickstart and data, in small, one after another; return the folder."""
     folder, before = tmp_path_factory.mktemp("readme"), Path.cwd()
     made: list[str] = []
+    measured: list[Any] = []
 
     def collect_few(task: str, out: str, *, episodes: int, workers: int) -> Any:
         made.append(out)
         assert episodes == 400
         return collect(task, out, episodes=6, workers=workers, image_size=IMAGE, episode_length=20, progress=False)
 
+    def record_few(env: Any, out: str, *, episodes: int, policy: Any, episode_length: int) -> Any:
+        made.append(out)
+        assert (episodes, episode_length) == (200, 60)
+        return record(env, out, episodes=6, policy=policy, image_size=IMAGE, episode_length=20)
+
+    def preset_in_few_steps(name: str, settings: dict[str, Any] | None = None) -> Config:
+        return preset(name, settings and settings | {"train.steps": 3})
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(lewm.config.PRESETS, "tiny", SMALL)
+        patch.setattr(lewm.config, "preset", preset_in_few_steps)
         patch.setattr(lewm.envs, "collect", collect_few)
+        patch.setattr(lewm.envs, "record", record_few)
         os.chdir(folder)
         try:
             for page in (ROOT / "README.md", ROOT / "docs" / "quickstart.md", ROOT / "docs" / "data.md"):
@@ -89,10 +100,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 for block in found:
                     if "so100" in block:  # needs the recording that tests/test_docs_data.py makes
                         continue
-                    exec(compile(block, str(page), "exec"), {})
+                    names: dict[str, Any] = {}
+                    exec(compile(block, str(page), "exec"), names)
+                    measured.append(names.get("results"))
         finally:
             os.chdir(before)
-    assert made == ["data/two-room"]
+    assert made == ["data/two-room", "data/puck"]
+    (results,) = filter(None, measured)  # of the environment of one's own
+    (folder / "own_env.json").write_text(json.dumps(results), encoding="utf-8")
     return folder
 
 
@@ -100,6 +115,9 @@ def test_python_blocks_run(run: Path) -> None:
     results = json.loads((run / "runs" / "two-room" / "eval.json").read_text(encoding="utf-8"))
     assert results["verdict"].startswith("The model ")
     assert lewm.Store(run / "data" / "my-arm").num_frames == 150
+    own = json.loads((run / "own_env.json").read_text(encoding="utf-8"))
+    assert (own["episodes"], own["same_starts"], own["goal_episodes"]) == (50, 50, 2)
+    assert " of 50 goals, a random policy " in own["verdict"]
 
 
 def test_every_logged_metric_is_defined(run: Path) -> None:
