@@ -190,7 +190,8 @@ def attempt(recording: Path, number: int) -> str:
             done = import_recording(copy, out, options=ImportOptions(image_size=16), workers=1, progress=False)
             done.store.validate()
             outcome = "episodes left out" if done.skipped else "imported"
-            if leads_out and not done.skipped:
+            said = any("leads out" in note for note in done.store.meta.origin.get("notes", ()))
+            if leads_out and not done.skipped and not said:
                 outcome = f"failure: followed a link from {file.name} out of the recording"
         except (ValueError, OSError) as error:
             outcome = "failure: several lines" if "\n" in str(error) else "refused"

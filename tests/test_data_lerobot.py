@@ -9,6 +9,7 @@ from typing import Any
 
 import av
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from lerobot_edit import (
@@ -186,3 +187,23 @@ def test_what_lerobot_itself_writes(tmp_path: Path, kind: str) -> None:
     np.testing.assert_array_equal(store.states, states_of(range(count)))
     assert (store.meta.action_names, store.meta.state_names) == (("x", "y", "z"), ("a", "b"))
     assert store.meta.origin["tasks"] == list(TASKS)
+
+
+@pytest.mark.skipif("LEWM_LEROBOT_SET" not in os.environ, reason="LEWM_LEROBOT_SET names no v2 set of one camera")
+def test_a_real_set(tmp_path: Path) -> None:
+    """Each row's frame, action and state are those of a plain reading of its files, frame by frame."""
+    root = Path(os.environ["LEWM_LEROBOT_SET"])
+    with av.open(str(next(root.glob("videos/*/*/*.mp4")))) as container:
+        stream = container.streams.video[0]
+        side = min(stream.height, stream.width)
+        top, left = (stream.height - side) // 2, (stream.width - side) // 2
+    store = import_to(root, tmp_path / "store", ImportOptions(image_size=side))
+    tables, videos = (sorted(root.glob(pattern)) for pattern in ("data/*/*.parquet", "videos/*/*/*.mp4"))
+    assert store.num_episodes == len(tables) == len(videos)
+    for index, (table, video) in enumerate(zip(tables, videos, strict=True)):
+        episode = store.episode(index)
+        np.testing.assert_allclose(store.actions[episode], pq.read_table(table)["action"].to_pylist(), rtol=1e-6)
+        with av.open(str(video)) as container:
+            for stored, frame in zip(store.frames[episode], container.decode(video=0), strict=True):
+                expected = frame.to_ndarray(format="rgb24")[top : top + side, left : left + side]
+                assert np.abs(stored.astype(int) - expected).max() <= 4

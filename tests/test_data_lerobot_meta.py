@@ -197,8 +197,10 @@ def test_a_link_that_leaves_the_folder(lerobot_v3: Path, tmp_path: Path, name: s
         with pytest.raises(ValueError, match="leads out of the folder"):
             source.episode(2)
     else:  # is not read
-        key = "statistics" if "stats" in name else "tasks"
-        assert not source.info.origin[key]
+        origin = source.info.origin
+        assert not origin["statistics" if "stats" in name else "tasks"]
+        (note,) = origin["notes"]
+        assert note.startswith(f"'{name}': leads out of the folder")
 
 
 @pytest.mark.parametrize("name", [V3_DATA, V3_VIDEO, f"videos/{TOP}/chunk-000"])

@@ -27,7 +27,7 @@ from lewm.data.lerobot_episodes import read_episodes
 from lewm.data.lerobot_features import choose_cameras, choose_numbers, entry_names
 from lewm.data.lerobot_files import INFO, DataFile, exists, fill, find, inside
 from lewm.data.lerobot_frames import Clip, image_frames, video_frames
-from lewm.data.lerobot_meta import CHUNKS, MAX_TEXT, V1_MARKS, read_meta, read_statistics, read_texts
+from lewm.data.lerobot_meta import CHUNKS, MAX_TEXT, OPTIONAL, V1_MARKS, read_meta, read_statistics, read_texts
 from lewm.data.lerobot_rows import MAX_FRAMES, Column, episode_rows, read_numbers, table_columns, value_range
 from lewm.data.listing import is_hidden_path, listed
 
@@ -175,6 +175,11 @@ class LeRobotSource(Source):
         total = float(episodes.lengths.sum())
         if meta.frames not in (None, total) and np.isfinite(total):
             notes.append(f"{INFO} counts {meta.frames} frames, and the episodes have {total:.0f}")
+        for name in OPTIONAL:
+            try:
+                inside(self._root, name)
+            except ValueError as error:  # it was not read
+                notes.append(str(error))
         if self._empty:
             notes.append(f"cameras without files are left out: {listed(self._empty)}")
         if self._range is not None and not self._discrete:

@@ -19,6 +19,8 @@ from lewm.data.lerobot_rows import BAD_TABLE
 
 V1_MARKS = ("meta_data/info.json", "meta_data/episode_data_index.safetensors", "meta_data/stats.safetensors")
 """Files of the format's first version, which stores Arrow files and safetensors."""
+OPTIONAL = ("meta/tasks.jsonl", "meta/tasks.parquet", "meta/stats.json", "meta/episodes_stats.jsonl")
+"""Files that are a note, and no reason to refuse a data set."""
 CHUNKS = "chunk_index", "file_index"
 _DATA_PATHS = (
     "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
