@@ -17,9 +17,7 @@ An action that comes at most a quarter of an interval after a frame counts as si
 and a robot acts a moment after it has seen.
 """
 
-import multiprocessing
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -27,10 +25,10 @@ from typing import ClassVar
 import av
 import numpy as np
 import numpy.typing as npt
-from av.container import InputContainer
-from av.error import FFmpegError
-from av.video.stream import VideoStream
+from av.packet import Packet
 
+from lewm.data.decoding import blind, decoded, opened, playable
+from lewm.data.geometry import upright
 from lewm.data.importing import Format, Frame, ImportOptions, Recording, Source, SourceInfo
 from lewm.data.listing import visible
 from lewm.data.tables import Log, read_logs
@@ -44,7 +42,6 @@ _SENTENCES = 100
 
 # Bounds of what a file may ask for. A damaged or hostile one may claim any size.
 _MAX_FRAMES = 2**24
-_MAX_PIXELS = 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,79 +249,54 @@ def _frame_times(video: Path, gaps: list[str]) -> tuple[npt.NDArray[np.int64], n
     """Return the frames of a video in its own units and in seconds from the first, without decoding any."""
     stamps: list[int] = []
     found = 0
-    with _opened(video) as (container, stream):
-        for packet in container.demux(stream):
-            if packet.size == 0 or packet.is_corrupt:
-                continue
-            found += 1
+
+    def whole(packets: Iterator[Packet]) -> Iterator[Packet]:
+        nonlocal found
+        for packet in packets:
+            if packet.size and not packet.is_corrupt:
+                found += 1
+                yield packet
+
+    with opened(video, _format(video)) as (container, stream):
+        used = 0
+        for packet in playable(whole(container.demux(stream))):
+            used += 1
             if packet.is_discard:
                 continue
             if packet.pts is None or len(stamps) == _MAX_FRAMES:
                 what = "frames without times" if packet.pts is None else f"more than {_MAX_FRAMES} frames"
                 raise ValueError(f"{video.name}: has {what}; convert it to MP4")
             stamps.append(packet.pts)
-        claimed, unit = stream.frames, stream.time_base
+        claimed, unit, kind = stream.frames, stream.time_base, blind(stream)
+        seconds = container.duration / av.time_base if container.duration and len(container.streams) == 1 else 0.0
     pts = np.unique(np.array(stamps, dtype=np.int64))
     if len(pts) < 2 or unit is None:
         raise ValueError(f"{video.name}: has {len(pts)} frames; record more")
+    times = (pts - pts[0]) * float(unit)
+    if used < found:
+        gaps.append(f"{video.name}: {found - used} frames that need one before its first key frame are dropped")
     if video.suffix.lower() != ".avi" and found < claimed:  # an AVI counts pauses as frames
         gaps.append(f"{video.name}: is cut off or damaged, it claims {claimed} frames and has {found}")
-    return pts, (pts - pts[0]) * float(unit)
+    elif not claimed and seconds > times[-1] + _GAP * _interval(times) + max(float(pts[0] * unit), 0.0):
+        gaps.append(f"{video.name}: is cut off or damaged, it claims {seconds:.3f} s and has {times[-1]:.3f} s")
+    if kind is not None:
+        gaps.append(f"{video.name}: is {kind} video, in which most damage stays unseen; compare it with its original")
+    return pts, times
 
 
 def _frames(part: _Part) -> Iterator[Frame]:
     """Decode the frames of one part of a video in the order of their times."""
     video, pts, place = part.video, part.pts, 0
-    with _opened(video) as (container, stream):
-        context = stream.codec_context
-        context.options = {"max_pixels": str(_MAX_PIXELS)}
-        if multiprocessing.parent_process() is None:
-            context.thread_type = "AUTO"
-        else:  # with one worker a core, further threads only cost
-            context.thread_count = 1
-        if part.seek:
-            container.seek(int(pts[0]), stream=stream)  # to the last key frame at or before it
-        for packet in container.demux(stream):
-            for frame in packet.decode() if not packet.is_corrupt else ():
-                if frame.pts is None or frame.pts < pts[place]:
-                    continue
-                if frame.pts > pts[place] or frame.is_corrupt:
-                    break
-                yield _upright(frame, video)
-                place += 1
-                if place == len(pts):
-                    return
-            else:
-                continue
+    for time, frame, shape in decoded(video, _format(video), int(pts[0]) if part.seek else None):
+        if time > pts[place]:
             break
+        if time == pts[place]:
+            yield upright(frame, shape, video.name)
+            place += 1
+            if place == len(pts):
+                return
     raise ValueError(f"{video.name}: frame {place} of {len(pts)} cannot be decoded in its place; convert it to MP4")
 
 
-@contextmanager
-def _opened(video: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a video and its first stream of images."""
-    try:
-        # The format is fixed because others, playlists among them, make a file name other files.
-        with av.open(str(video), format=_CONTAINERS[video.suffix.lower()], metadata_errors="replace") as container:
-            if not container.streams.video:
-                raise ValueError(f"{video.name}: holds no video, or not all of it; copy it again")
-            stream = container.streams.best("video")
-            assert isinstance(stream, VideoStream)
-            if stream.codec_context is None or stream.codec_context.codec.name == "av1":  # which needs special hardware
-                raise ValueError(f"{video.name}: is encoded in a way that PyAV cannot decode here; convert it to H.264")
-            yield container, stream
-    except FFmpegError as error:
-        raise ValueError(f"{video.name}: cannot be read ({error.strerror}); copy or convert it again") from error
-
-
-def _upright(frame: av.VideoFrame, video: Path) -> Frame:
-    """Turn a frame as its display matrix says, which phones write in place of turning the pixels."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return frame
-    a, b, _, c, d = np.frombuffer(matrix, dtype=np.int32)[:5].tolist()
-    if frame.rotation % 90 or a * d - b * c <= 0:
-        raise ValueError(f"{video.name}: is to be shown mirrored or turned by {frame.rotation} degrees; convert it")
-    if frame.rotation == 0:
-        return frame
-    return np.rot90(np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8), frame.rotation // 90)
+def _format(video: Path) -> str:
+    return _CONTAINERS[video.suffix.lower()]
