@@ -1,21 +1,15 @@
 """Images into a store: every image comes once, with its class; sizes, modes and orientations; and files to distrust."""
 
-import io
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
 
 from image_fixture import (
     BROKEN,
     OPTIONS,
-    RED,
     SIZE,
-    WHITE,
-    encoded,
     gather,
     import_images,
     labels,
@@ -26,7 +20,7 @@ from image_fixture import (
     samples,
 )
 from lewm.data import Store, images
-from lewm.data.images import ImageFolderSource, read_image
+from lewm.data.images import ImageFolderSource
 from lewm.data.importing import ImportOptions, open_source
 
 
@@ -92,79 +86,6 @@ def test_images_of_any_size_are_fitted(tmp_path: Path) -> None:
     done = import_images(tmp_path / "root", tmp_path / "store")
     assert sorted(numbers(done.store)) == list(range(12))
     assert done.fitted == f"images of any size, scaled to {SIZE}x{SIZE} (crop)"
-
-
-def decode(image: Image.Image, kind: str = "PNG", **settings: Any) -> np.ndarray:
-    return read_image(io.BytesIO(encoded(image, kind, **settings)), "here")
-
-
-def test_modes_become_rgb() -> None:
-    rng = np.random.default_rng(0)
-    rgb = rng.integers(0, 256, (6, 5, 3), dtype=np.uint8)
-    grey = rgb[..., 0]
-    np.testing.assert_array_equal(decode(Image.fromarray(rgb)), rgb)
-    for mode, values in (("L", grey), ("1", (grey > 127) * np.uint8(255))):
-        expected = np.repeat(values[..., None], 3, axis=2)
-        np.testing.assert_array_equal(decode(Image.fromarray(values).convert(mode)), expected)
-    deep = grey.astype(np.uint16) * 256 + 17
-    np.testing.assert_array_equal(decode(Image.fromarray(deep)), np.repeat(grey[..., None], 3, axis=2))
-    palette = Image.fromarray(rgb).quantize(16)
-    np.testing.assert_array_equal(decode(palette), np.asarray(palette.convert("RGB")))
-    cmyk = decode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG")
-    assert np.abs(cmyk.astype(int) - RED).max() <= 3
-
-
-def test_what_is_transparent_lies_on_white() -> None:
-    image = Image.new("RGBA", (2, 1), (*RED, 255))
-    image.putpixel((1, 0), (0, 0, 0, 0))
-    assert decode(image).tolist() == [[list(RED), list(WHITE)]]
-    assert decode(image, "WEBP", lossless=True).tolist() == [[list(RED), list(WHITE)]]
-    palette = Image.new("P", (2, 1))
-    palette.putpalette([*RED, 0, 0, 9])
-    palette.putpixel((1, 0), 1)
-    assert decode(palette, transparency=1).tolist() == [[list(RED), list(WHITE)]]
-    assert decode(Image.new("LA", (1, 1), (0, 0))).tolist() == [[list(WHITE)]]
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(orientation: int) -> None:
-    image = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    turned = {
-        1: image, 2: image[:, ::-1], 3: image[::-1, ::-1], 4: image[::-1], 5: image.T, 6: image[::-1].T,
-        7: image[::-1, ::-1].T, 8: image[:, ::-1].T,
-    }[orientation]  # fmt: skip
-    np.testing.assert_array_equal(decode(Image.fromarray(image), exif=exif)[..., 0], turned)
-
-
-@pytest.mark.parametrize("name", BROKEN)
-def test_broken_images_are_one_line(name: str) -> None:
-    with pytest.raises(ValueError, match=r"^here: is no usable image \(.+\); repair it or take it out$") as error:
-        read_image(io.BytesIO(BROKEN[name]), "here")
-    assert "\n" not in str(error.value)
-    assert "0x" not in str(error.value)  # no object's address
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
-def test_damage_anywhere_is_an_image_or_one_line(kind: str) -> None:
-    rng = np.random.default_rng(0)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    text = PngImagePlugin.PngInfo()
-    text.add_text("a", "b" * 100, zip=True)
-    more = {"PNG": {"exif": exif, "pnginfo": text}, "JPEG": {"exif": exif}, "WEBP": {"exif": exif}, "BMP": {}}[kind]
-    whole = np.frombuffer(encoded(Image.effect_noise((24, 24), 60).convert("RGB"), kind, **more), np.uint8)
-    refused = 0
-    for _ in range(100):
-        damaged = whole.copy()
-        places = rng.integers(0, min(len(whole), 200), 1 + rng.integers(4))
-        damaged[places] = rng.integers(0, 256, len(places))
-        try:
-            read_image(io.BytesIO(damaged.tobytes()), "here")
-        except ValueError as error:
-            refused += str(error).startswith("here: is no usable image (")
-    assert refused > 5
 
 
 def test_a_broken_image_is_left_out_alone_and_named(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def write_video(
     options: dict[str, str] | None = None,
     rotation: float | None = None,
     mirrored: bool = False,
+    shape: Fraction | None = None,
     movflags: str = "",
 ) -> Path:
     frames = [picture(k) for k in range(frames)] if isinstance(frames, int) else list(frames)
@@ -61,8 +62,12 @@ def write_video(
         stream = container.add_stream(codec, rate=FPS, options=options or INTRA)
         assert isinstance(stream, VideoStream)
         stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        stream.codec_context.time_base = Fraction(1, FPS if path.suffix == ".avi" else TICKS)
+        stream.pix_fmt = {"mjpeg": "yuvj420p", "png": "rgb24"}.get(codec, "yuv420p")
+        stream.codec_context.time_base = Fraction(
+            1, FPS if path.suffix == ".avi" or codec.startswith("mpeg") else TICKS
+        )
+        if shape is not None:
+            stream.codec_context.sample_aspect_ratio = shape
         if rotation is not None or mirrored:
             stream.set_display_rotation(rotation or 0, hflip=mirrored)
         for k, pixels in enumerate(frames):
@@ -206,10 +211,39 @@ def test_rotation_of_phones_is_applied(tmp_path: Path, rotation: int) -> None:
     assert [number_of(frame) for frame in store.frames] == [0, 1, 2, 3]
 
 
-@pytest.mark.parametrize(("rotation", "mirrored"), [(45, False), (0, True), (90, True)])
-def test_other_rotations_are_refused(tmp_path: Path, rotation: int, mirrored: bool) -> None:
-    source = run(tmp_path, 4, frame_times(4), rotation=rotation, mirrored=mirrored)
-    assert "run1.mp4: is to be shown mirrored or turned" in bad_episode(source, 0)
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_mirrored_frames_are_mirrored_back(tmp_path: Path, rotation: int) -> None:
+    """A display matrix that turns and then mirrors, as front cameras write."""
+    shown = picture(5)
+    stored = np.ascontiguousarray(np.rot90(shown[:, ::-1], -rotation // 90))
+    path = write_video(tmp_path / "a.mp4", [stored] * 3, rotation=rotation, mirrored=True)
+    write_table(tmp_path / "a.csv", actions_at(frame_times(3)))
+    for frame in VideoSource(path, OPTIONS).episode(0).frames:
+        assert psnr(pixels_of(frame), shown) > 35
+
+
+def test_slanted_frames_are_refused(tmp_path: Path) -> None:
+    source = run(tmp_path, 4, frame_times(4), rotation=45)
+    assert "run1.mp4: is to be shown at a slant" in bad_episode(source, 0)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov"])
+@pytest.mark.parametrize(("shape", "size"), [("2/1", (2 * WIDTH, HEIGHT)), ("3/4", (WIDTH, round(HEIGHT / 0.75)))])
+def test_pixels_become_square(tmp_path: Path, name: str, shape: str, size: tuple[int, int]) -> None:
+    path = write_video(tmp_path / name, 3, shape=Fraction(shape))
+    write_table(tmp_path / "a.csv", actions_at(frame_times(3)))
+    for k, frame in enumerate(VideoSource(path, OPTIONS).episode(0).frames):
+        assert pixels_of(frame).shape == (size[1], size[0], 3)
+        assert number_of(frame) == k
+
+
+def test_pixels_become_square_before_a_frame_is_turned(tmp_path: Path) -> None:
+    lying = [np.ascontiguousarray(np.rot90(picture(k), -1)) for k in range(3)]
+    path = write_video(tmp_path / "a.mp4", lying, rotation=90, shape=Fraction(1, 2))
+    write_table(tmp_path / "a.csv", actions_at(frame_times(3)))
+    frames = list(VideoSource(path, OPTIONS).episode(0).frames)
+    assert [pixels_of(frame).shape for frame in frames] == [(HEIGHT, 2 * WIDTH, 3)] * 3
+    assert [number_of(frame) for frame in frames] == [0, 1, 2]
 
 
 # Alignment.
@@ -287,6 +321,55 @@ def test_units_of_time(tmp_path: Path, column: str, scale: float) -> None:
     recording = VideoSource(tmp_path, OPTIONS).episode(0)
     assert recording.actions[:, 0].tolist() == list(range(20))
     assert recording.states is None
+
+
+@pytest.mark.parametrize("start", [0.0, 0.4])
+@pytest.mark.parametrize(
+    ("column", "scale", "remedy"),
+    [
+        ("timestamp", 1e3, "name the column timestamp_ms, if its times are milliseconds"),
+        ("time", 1e6, "name the column time_us, if its times are microseconds"),
+        ("t", 1e9, "name the column t_ns, if its times are nanoseconds"),
+        ("t_ms", 1, "name the column t_s, if its times are seconds"),
+        ("timestamp_ns", 1e6, "name the column timestamp_us, if its times are microseconds"),
+        ("time", FPS, "these are numbers of frames, so give seconds: divide them by 30"),
+        ("time_s", 1 / 60, "multiply the times by 60"),
+        ("time", 100, "multiply the times by 0.01"),
+    ],
+)
+def test_times_of_another_unit_are_refused(
+    tmp_path: Path, column: str, scale: float, remedy: str, start: float
+) -> None:
+    write_video(tmp_path / "a.mp4", 60)
+    write_table(tmp_path / "a.csv", {column: np.round((frame_times(60) + start) * scale, 9), "action": np.arange(60.0)})
+    error = failure(tmp_path)
+    assert error.startswith(f"a.mp4: {column} is ")
+    assert remedy in error
+    assert len(error) <= 300
+
+
+@pytest.mark.parametrize(
+    ("times", "frames"),
+    [
+        (frame_times(90, 5), range(60)),  # a slow log that goes on after the video
+        (frame_times(600, 100) - 1, range(60)),  # of another beginning and end
+        (frame_times(20) + 1, range(30, 51)),  # of a part of the video
+        ([0.0, 1.0, 2.0], range(60)),  # rare commands
+        (np.arange(100.0), range(60)),  # one command a second, of a longer day
+    ],
+)
+def test_other_clocks_are_no_matter_of_units(tmp_path: Path, times: npt.ArrayLike, frames: range) -> None:
+    assert numbers(run(tmp_path, 60, times).episode(0)) == list(frames)
+
+
+def test_table_of_mostly_other_times_is_reported(tmp_path: Path) -> None:
+    source = run(tmp_path, 30, frame_times(100))
+    assert gaps(source) == ["run1.mp4: 70 of 100 rows of its table are of times before or behind its frames"]
+
+
+def test_video_most_damage_of_which_stays_unseen_is_reported(tmp_path: Path) -> None:
+    source = run(tmp_path, 10, frame_times(10), codec="libx265", options={"x265-params": "log-level=none"})
+    assert gaps(source) == ["run1.mp4: is HEVC video, in which most damage stays unseen; compare it with its original"]
 
 
 def test_discrete_actions(tmp_path: Path) -> None:

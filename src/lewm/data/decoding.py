@@ -24,7 +24,7 @@ from av.video.stream import VideoStream
 from lewm.data.geometry import MAX_PIXELS
 from lewm.data.matroska import damaged_element
 
-
+_FURTHER_BACK = 10.0  # seconds: not every key frame of every container is one from which all can be decoded
 _FLAGS_FRAMES = ("h264", "mpeg4", "mpeg2video", "mpeg1video", "h263")
 """Decoders that flag the frames of damaged bytes; as errors they also report what is whole, such as an odd SEI."""
 _SPEAKS = {"ffv1": av.logging.ERROR, "utvideo": av.logging.WARNING}
@@ -87,7 +87,7 @@ def decoded(video: Path, format_: str, start: int | None = None) -> Iterator[tup
         video: the file.
         format_: FFmpeg's name of the container.
         start: time of the first wanted frame in units of the stream, or None for all. Decoding begins at the last key
-            frame at or before it, or at the first of the file if nothing can be decoded from there.
+            frame at or before it, or further back if not all can be decoded from there.
 
     Yields:
         Time in units of the stream, frame, and width of a pixel by its height, in the order of their times.
@@ -98,9 +98,11 @@ def decoded(video: Path, format_: str, start: int | None = None) -> Iterator[tup
     if format_ == "matroska" and (place := _damaged_element(video, *_stamp(video))) is not None:
         raise ValueError(f"{video.name}: is damaged near byte {place}, by its checksum; copy or record it again")
     last: int | None = start if start is None else start - 1
-    for attempt in (start, None):
+    for back in (0.0, _FURTHER_BACK, None):
         try:
             with opened(video, format_) as (container, stream):
+                assert stream.time_base is not None
+                attempt = None if start is None or back is None else start - round(back / stream.time_base)
                 shape = stream.sample_aspect_ratio or Fraction(1)
                 for time, frame in _decode(video, container, stream, attempt):
                     if last is None or time > last:
@@ -108,7 +110,7 @@ def decoded(video: Path, format_: str, start: int | None = None) -> Iterator[tup
                         last = time
             return
         except _Damaged as error:
-            if attempt is None:
+            if start is None or back is None:
                 raise ValueError(f"{error}; copy or record it again") from error
 
 
@@ -125,13 +127,10 @@ def _decode(
     level = _SPEAKS.get(context.codec.name)
     if start is not None:
         container.seek(start, stream=stream)
-    unit, place, first = float(stream.time_base), 0.0, True
+    unit, place, reached = float(stream.time_base), 0.0, start is None
     for packet in playable(container.demux(stream)):
         if packet.size and packet.pts is not None:
             place = (packet.pts - (stream.start_time or 0)) * unit
-            if first and start is not None and packet.pts > start:
-                raise _Damaged(f"{video.name}: has no key frame at or before {place:.3f} s")
-            first = False
         if packet.is_corrupt:
             raise _Damaged(f"{video.name}: is cut off or damaged at {place:.3f} s")
         frames: list[av.VideoFrame] = []
@@ -154,7 +153,14 @@ def _decode(
             raise _Damaged(f"{video.name}: is damaged at {place:.3f} s ({reason})")
         for frame in frames:
             if frame.pts is not None:
+                reached = reached or start is None or frame.pts <= start
+                if not reached:
+                    break
                 yield frame.pts, frame
+        if frames and not reached:
+            break
+    if not reached:
+        raise _Damaged(f"{video.name}: has no frame that can be decoded alone before the wanted one")
 
 
 def _decoder(stream: VideoStream) -> tuple[VideoCodecContext, BitStreamFilterContext | None]:

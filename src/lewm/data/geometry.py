@@ -43,6 +43,19 @@ def upright(frame: av.VideoFrame, shape: Fraction, where: str) -> av.VideoFrame 
     return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
 
 
+def turned(pixels: npt.NDArray[np.uint8], orientation: int) -> npt.NDArray[np.uint8]:
+    """Return a picture turned and mirrored as an EXIF orientation says, 1 to 8; others mean nothing.
+
+    Args:
+        pixels: (height, width, 3).
+        orientation: number of the orientation.
+    """
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    rows, columns = -1 if orientation in (3, 4, 7, 8) else 1, -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(pixels[::rows, ::columns])
+
+
 def square_size(height: int, width: int, shape: Fraction, where: str) -> tuple[int, int]:
     """Return the size in square pixels of a picture, of which no side is shorter than before.
 

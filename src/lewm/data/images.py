@@ -9,27 +9,21 @@ import hashlib
 import math
 import os
 import re
-import struct
-import warnings
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from lewm.data.importing import Format, ImportOptions, LeftOut, Recording, Source, SourceInfo
 from lewm.data.listing import glance, is_hidden
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from lewm.data.pictures import read_image
 
 FOLDER_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 LABEL = "label"
 LARGEST_GROUP = 1000
 FEWEST_GROUPS = 10  # of many images: a tenth that is held out is then whole groups
-LONGEST_IMAGE = 50  # times its shorter side: the scaler refuses much longer ones, without a name
 _SPLIT = re.compile(
     r"(train(ing)?|val(id(ation)?)?|test(ing)?|dev|eval(uation)?|held[-_]?out)([-_]?(set|images|[0-9]+))?"
 )
@@ -121,55 +115,9 @@ class ImageFolderSource(Source):
         return self._splits[split][first : first + self._size]
 
 
-def read_image(file: Path | IO[bytes], where: str) -> npt.NDArray[np.uint8]:
-    """Decode an image as (height, width, 3) uint8 red, green, blue.
-
-    It is turned as its EXIF orientation says. Grey becomes three equal channels, what is transparent lies on white, and
-    of 16 bits the upper 8 are kept.
-
-    Args:
-        file: path, or the image's bytes.
-        where: names it in the error.
-
-    Raises:
-        ValueError: it is no JPEG, PNG, WebP or BMP, is damaged, has more pixels than Pillow's `MAX_IMAGE_PIXELS`, or is
-            more than 50 times as long as wide.
-    """
-    from PIL import Image, ImageOps, UnidentifiedImageError
-
-    broken = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, struct.error, zlib.error)
-    too_large = (Image.DecompressionBombWarning, Image.DecompressionBombError)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of tags that do not matter here
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=("JPEG", "PNG", "WEBP", "BMP")) as image:
-                if max(image.size) > LONGEST_IMAGE * min(image.size):
-                    raise ValueError(f"{image.width}x{image.height} pixels are too long a strip")
-                ImageOps.exif_transpose(image, in_place=True)
-                return _to_rgb(image)
-    except UnidentifiedImageError:
-        reason = "not a JPEG, PNG, WebP or BMP"
-    except too_large as error:
-        reason = str(error)
-    except broken as error:
-        reason = f"{type(error).__name__}: {error}"
-    raise ValueError(f"{where}: is no usable image ({' '.join(reason.split())}); repair it or take it out")
-
-
-def _to_rgb(image: "Image") -> npt.NDArray[np.uint8]:
-    from PIL import Image
-
-    if image.mode.startswith("I"):  # 16 bits a pixel, in 16 or in 32
-        grey = (np.asarray(image) >> 8).clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.has_transparency_data:
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return np.asarray(image.convert("RGB"))
-
-
 def check_options(options: ImportOptions) -> None:
-    """Refuse what images do not have, and fail here rather than in every worker where Pillow is missing."""
+    """Refuse what images do not have, and fail here rather than in every worker where a decoder is missing."""
+    import simplejpeg  # noqa: F401
     from PIL import Image  # noqa: F401
 
     if options.cameras:

@@ -57,9 +57,11 @@ class Log(Columns):
 
     Args:
         times: (N,) float64, seconds from the video's first frame, ascending.
+        clock: name of their column.
     """
 
     times: npt.NDArray[np.float64]
+    clock: str
 
 
 def read_logs(path: Path, videos: list[Path], options: ImportOptions) -> tuple[dict[Path, Log | str], list[str]]:
@@ -262,6 +264,7 @@ def _log(table: pa.Table, where: str, options: ImportOptions) -> Log:
         state_names=columns.state_names,
         discrete=columns.discrete,
         times=times,
+        clock=clocks[0],
     )
 
 

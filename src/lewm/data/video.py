@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from av.packet import Packet
 
+from lewm.data.clock import check_clock
 from lewm.data.decoding import blind, decoded, opened, playable
 from lewm.data.geometry import upright
 from lewm.data.importing import Format, Frame, ImportOptions, Recording, Source, SourceInfo
@@ -161,6 +162,7 @@ def _plan(video: Path, log: Log, discrete: bool, gaps: list[str]) -> tuple[float
     """Align a video with its actions and return its frame interval and its parts; add to `gaps` what is left out."""
     pts, times = _frame_times(video, gaps)
     step = _interval(times)
+    check_clock(log.clock, log.times, times, step, video.name)
     rows, parts_of_frames, sentences = _align(times, step, log.times)
     parts = []
     for frames in parts_of_frames:
@@ -181,6 +183,9 @@ def _plan(video: Path, log: Log, discrete: bool, gaps: list[str]) -> tuple[float
             f"{video.name}: no two frames in a row have actions, with frames at 0 to {times[-1]:.3f} s and actions at "
             f"{log.times[0]:.3f} to {log.times[-1]:.3f} s; give seconds from the first frame"
         )
+    unread = len(log.times) - int(rows[parts_of_frames[-1][-1]] - rows[parts_of_frames[0][0]]) - 1
+    if 2 * unread > len(log.times):
+        sentences.append(f"{unread} of {len(log.times)} rows of its table are of times before or behind its frames")
     gaps += [f"{video.name}: {sentence}" for sentence in sentences]
     return step, parts
 

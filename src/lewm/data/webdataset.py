@@ -22,11 +22,11 @@ from lewm.data.images import (
     check_options,
     image_info,
     image_recording,
-    read_image,
     stay_inside,
 )
 from lewm.data.importing import Format, ImportOptions, LeftOut, Recording, Source, SourceInfo
 from lewm.data.listing import glance, is_hidden, is_hidden_path
+from lewm.data.pictures import read_image
 
 SHARD_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
 LARGEST_MEMBER = 64 * 2**20

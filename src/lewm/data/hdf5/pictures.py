@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lewm.data.hdf5.reading import READ_BYTES, array_at, at, described, reading, row_bytes, runs, whole
-from lewm.data.images import read_image
+from lewm.data.pictures import read_image
 from lewm.data.pixels import find_scale, to_uint8
 
 _MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"RIFF", b"BM")
