@@ -46,8 +46,8 @@ def psnr(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> float:
 
 
 def pixels_of(view: object) -> npt.NDArray[np.uint8]:
-    assert isinstance(view, av.VideoFrame)
-    return np.asarray(view.to_ndarray(format="rgb24"), np.uint8)
+    pixels = view.to_ndarray(format="rgb24") if isinstance(view, av.VideoFrame) else view
+    return np.asarray(pixels, np.uint8)
 
 
 def edit_info(root: Path, edit: Callable[[dict[str, Any]], object]) -> None:

@@ -39,13 +39,14 @@ _BLIND = {
 
 
 @contextmanager
-def opened(video: Path, format_: str) -> Iterator[tuple[InputContainer, VideoStream]]:
+def opened(video: Path, format_: str, name: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a video and its best stream of images.
 
     Args:
         video: the file.
         format_: FFmpeg's name of the container. It is fixed because others, playlists among them, make a file name
             other files.
+        name: what to call it in errors.
 
     Raises:
         ValueError: it cannot be read, here or later, or there is no decoder for it.
@@ -53,14 +54,17 @@ def opened(video: Path, format_: str) -> Iterator[tuple[InputContainer, VideoStr
     try:
         with av.open(str(video), format=format_, metadata_errors="replace") as container:
             if not container.streams.video:
-                raise ValueError(f"{video.name}: holds no video, or not all of it; copy it again")
+                raise ValueError(f"{name}: holds no video, or not all of it; copy it again")
             stream = container.streams.best("video")
             assert isinstance(stream, VideoStream)
             if stream.codec_context is None or stream.codec_context.codec.name == "av1":  # which needs special hardware
-                raise ValueError(f"{video.name}: is encoded in a way that PyAV cannot decode here; convert it to H.264")
+                kind = "of an unknown kind" if stream.codec_context is None else "AV1 and needs PyAV with libdav1d"
+                raise ValueError(
+                    f"{name}: is {kind}, so this PyAV cannot decode it; install a newer one, or encode it again"
+                )
             yield container, stream
     except FFmpegError as error:
-        raise ValueError(f"{video.name}: cannot be read ({error.strerror}); copy or convert it again") from error
+        raise ValueError(f"{name}: cannot be read ({error.strerror}); copy or convert it again") from error
 
 
 def blind(stream: VideoStream) -> str | None:
@@ -80,14 +84,17 @@ def playable(packets: Iterator[Packet]) -> Iterator[Packet]:
             yield packet
 
 
-def decoded(video: Path, format_: str, start: int | None = None) -> Iterator[tuple[int, av.VideoFrame, Fraction]]:
+def decoded(
+    video: Path, format_: str, name: str, start: int | None = None
+) -> Iterator[tuple[int, av.VideoFrame, Fraction]]:
     """Decode a video, and stop at the first frame that is not whole or may rest on one that is not.
 
     Args:
         video: the file.
         format_: FFmpeg's name of the container.
+        name: what to call it in errors.
         start: time of the first wanted frame in units of the stream, or None for all. Decoding begins at the last key
-            frame at or before it, or further back if not all can be decoded from there.
+            frame at or before it, or further back if not all can be decoded from there; what lies between comes too.
 
     Yields:
         Time in units of the stream, frame, and width of a pixel by its height, in the order of their times.
@@ -96,15 +103,15 @@ def decoded(video: Path, format_: str, start: int | None = None) -> Iterator[tup
         ValueError: a frame is damaged.
     """
     if format_ == "matroska" and (place := _damaged_element(video, *_stamp(video))) is not None:
-        raise ValueError(f"{video.name}: is damaged near byte {place}, by its checksum; copy or record it again")
-    last: int | None = start if start is None else start - 1
+        raise ValueError(f"{name}: is damaged near byte {place}, by its checksum; copy or record it again")
+    last: int | None = None
     for back in (0.0, _FURTHER_BACK, None):
         try:
-            with opened(video, format_) as (container, stream):
+            with opened(video, format_, name) as (container, stream):
                 assert stream.time_base is not None
                 attempt = None if start is None or back is None else start - round(back / stream.time_base)
                 shape = stream.sample_aspect_ratio or Fraction(1)
-                for time, frame in _decode(video, container, stream, attempt):
+                for time, frame in _decode(name, container, stream, attempt):
                     if last is None or time > last:
                         yield time, frame, shape
                         last = time
@@ -119,7 +126,7 @@ class _Damaged(Exception):
 
 
 def _decode(
-    video: Path, container: InputContainer, stream: VideoStream, start: int | None
+    name: str, container: InputContainer, stream: VideoStream, start: int | None
 ) -> Iterator[tuple[int, av.VideoFrame]]:
     """Yield the frames from a key frame on, with their times."""
     assert stream.time_base is not None
@@ -132,7 +139,7 @@ def _decode(
         if packet.size and packet.pts is not None:
             place = (packet.pts - (stream.start_time or 0)) * unit
         if packet.is_corrupt:
-            raise _Damaged(f"{video.name}: is cut off or damaged at {place:.3f} s")
+            raise _Damaged(f"{name}: is cut off or damaged at {place:.3f} s")
         frames: list[av.VideoFrame] = []
         reason = ""
         try:
@@ -150,7 +157,7 @@ def _decode(
         if messages:
             reason = messages[0]
         if reason:
-            raise _Damaged(f"{video.name}: is damaged at {place:.3f} s ({reason})")
+            raise _Damaged(f"{name}: is damaged at {place:.3f} s ({reason})")
         for frame in frames:
             if frame.pts is not None:
                 reached = reached or start is None or frame.pts <= start
@@ -160,7 +167,7 @@ def _decode(
         if frames and not reached:
             break
     if not reached:
-        raise _Damaged(f"{video.name}: has no frame that can be decoded alone before the wanted one")
+        raise _Damaged(f"{name}: has no frame that can be decoded alone before the wanted one")
 
 
 def _decoder(stream: VideoStream) -> tuple[VideoCodecContext, BitStreamFilterContext | None]:

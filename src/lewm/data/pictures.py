@@ -54,7 +54,7 @@ def read_image(file: Path | IO[bytes], where: str) -> npt.NDArray[np.uint8]:
                 pixels = _jpeg(data) if image.format == "JPEG" and image.mode in ("RGB", "L") else None
                 if pixels is None:
                     pixels = _to_rgb(image)
-            height, width = square_size(*pixels.shape[:2], shape, where)
+            height, width = square_size(pixels.shape[0], pixels.shape[1], shape, where)
             if (height, width) != pixels.shape[:2]:
                 pixels = np.asarray(Image.fromarray(pixels).resize((width, height)))
             return turned(pixels, orientation)

@@ -262,7 +262,7 @@ def _frame_times(video: Path, gaps: list[str]) -> tuple[npt.NDArray[np.int64], n
                 found += 1
                 yield packet
 
-    with opened(video, _format(video)) as (container, stream):
+    with opened(video, _format(video), video.name) as (container, stream):
         used = 0
         for packet in playable(whole(container.demux(stream))):
             used += 1
@@ -292,7 +292,7 @@ def _frame_times(video: Path, gaps: list[str]) -> tuple[npt.NDArray[np.int64], n
 def _frames(part: _Part) -> Iterator[Frame]:
     """Decode the frames of one part of a video in the order of their times."""
     video, pts, place = part.video, part.pts, 0
-    for time, frame, shape in decoded(video, _format(video), int(pts[0]) if part.seek else None):
+    for time, frame, shape in decoded(video, _format(video), video.name, int(pts[0]) if part.seek else None):
         if time > pts[place]:
             break
         if time == pts[place]:
