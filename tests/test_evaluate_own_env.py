@@ -219,6 +219,22 @@ def test_success_in_the_last_step_counts(opened: dict[str, Any]) -> None:
     assert (results["successes"], results["ended"]) == (2, 0)
 
 
+def test_a_goal_that_must_hold(opened: dict[str, Any]) -> None:
+    fleet = Fleet()
+    held = {0: range(5, 13), 1: range(3, 12), 2: range(9, 13), 3: range(1, 13)}
+    results = run(fleet, lambda env, goal: env.t in held[fleet.made.index(env)], episodes=4, budget=12, hold=4)
+    assert results["solved_at"] == results["random_solved_at"] == [5, -1, 9, 1]
+    assert (results["hold"], results["successes"]) == (4, 3)
+    assert [len(env.actions) for env in fleet.made] == [24] * 4  # all of the budget, for both policies
+    assert run(Fleet(), episodes=10, hold=6)["success_rate"] > 0.8  # and the controller stays
+    leaving = Fleet(ends_at=12)
+    results = run(leaving, lambda env, goal: env.t > 6, episodes=2, budget=12, hold=4)
+    assert (results["successes"], results["ended"]) == (2, 0)
+    leaving = Fleet(ends_at=11)
+    results = run(leaving, lambda env, goal: env.t > 6, episodes=2, budget=12, hold=4)
+    assert (results["successes"], results["ended"]) == (0, 2)
+
+
 def test_discrete_actions(tmp_path: Path, opened: dict[str, Any]) -> None:
     opened["of"] = of(line(tmp_path / "three", discrete=True))
     fleet = Fleet(space=Discrete(3))
@@ -336,6 +352,7 @@ def silent() -> Line:
         (Fleet(space=Box(-1, 1, (2,))), {}, "action_space=Box(-1.0, 1.0, (2,), float32): is continuous of size 2, and"),
         (Fleet(), {"episodes": 0}, "episodes=0: must be at least 1"),
         (Fleet(), {"budget": 0}, "budget=0: must be at least 1"),
+        (Fleet(), {"hold": 25}, "hold=25: must be 0 to the budget of 24 steps"),
         (Fleet(), {"seed": -1}, "seed=-1: must not be negative; use 0"),
         (Fleet(), {"goals": []}, "goals=[]: is empty"),
         (Fleet(), {"goals": ["frame:9:0"]}, "goal=frame:9:0: "),

@@ -68,6 +68,7 @@ def evaluate_env(
     episodes: int | None = None,
     goals: Sequence[Given] | None = None,
     budget: int | None = None,
+    hold: int = 0,
     seed: int | None = None,
     fit: Literal["crop", "pad", "stretch"] | None = None,
     data: str | Path | None = None,
@@ -94,6 +95,7 @@ def evaluate_env(
         goals: frames (height, width, 3) uint8, pairs of a frame and a state, or `frame:EPISODE:INDEX`, taken in turn;
             None draws frames of held-out episodes.
         budget: environment steps in which the goal must be reached; None takes `eval.budget`.
+        hold: last environment steps of the budget in which the goal must hold; 0 where reaching it once is enough.
         seed: of starts, goals, the random policy and the planner; None takes the run's.
         fit: how frames become squares, where the store does not say how its own did.
         data: store; None takes the one that the run was trained on.
@@ -102,13 +104,14 @@ def evaluate_env(
         progress: show progress and the time left on standard error.
 
     Returns:
-        Plain numbers, ready for JSON. `episodes`, `successes`, `success_rate`, `ci95` (Wilson's interval), `solved_at`
-        (for each episode its environment step, -1 for never), `ended` (episodes that the environment ended before); all
-        but the first also with `random_`, of the random policy. `difference` of the two rates and `difference_ci95`
-        (Newcombe's interval). `solved_at_start`: episodes that began in the goal; `same_starts`: that began with the
-        same frame for both policies; `distinct`: how many differ in start or goal; `goal_episodes`: how many episodes
-        of the store the goals come from. `seconds_per_plan`, `budget`, `seed` and the settings of the planner.
-        `better`: True, False, or None where that cannot be told; and `verdict`, one sentence.
+        Plain numbers, ready for JSON. Of the controller, and with `random_` before the name of the random policy:
+        `successes`, `success_rate`, `ci95` (Wilson's interval), `solved_at` (for each episode its environment step,
+        or that since which the goal holds; -1 for never) and `ended` (episodes that the environment ended before).
+        `difference` of the two rates and `difference_ci95` (Newcombe's interval). `solved_at_start`: episodes that
+        began in the goal; `same_starts`: that began with the same frame for both policies; `distinct`: how many
+        differ in start or goal; `goal_episodes`: how many episodes of the store the goals come from.
+        `seconds_per_plan`. `episodes`, `budget`, `hold`, `seed`, and `plan`, the settings of the planner. `better`:
+        True, False, or None where that cannot be told; and `verdict`, one sentence.
 
     Raises:
         ValueError: the run, the store, the environment, the goals or `success` do not fit.
@@ -121,18 +124,20 @@ def evaluate_env(
     for name, value, least in (("episodes", count, 1), ("budget", steps, 1)):
         if value < least:
             raise ValueError(f"{name}={value}: must be at least {least}; give a larger number")
+    if not 0 <= hold <= steps:
+        raise ValueError(f"hold={hold}: must be 0 to the budget of {steps} steps; use 0 where reaching once is enough")
     fitted = _fitter(of.store, fit)
     wanted = _draw_goals(of, count) if goals is None else _given_goals(of.store, goals, count, fitted)
     with contextlib.ExitStack() as stack:
         envs = _make_envs(make_env, count, stack, of.store)
-        fleet = _Fleet(envs, wanted, success, fitted, budget=steps, seed=of.config.seed)
+        fleet = _Fleet(envs, wanted, success, fitted, budget=steps, hold=hold, seed=of.config.seed)
         policy = _ModelPolicy(of, np.stack([goal.frame for goal in wanted]))
         with show_progress(progress) as stage:
             with stage("the controller", steps) as tick:
                 ours = fleet.drive(policy, pause=policy.pause, newest=policy.newest, tick=tick)
             with stage("a random policy", steps) as tick:
                 chance = fleet.drive(fleet.random_actions, pause=1, newest=0, tick=tick)
-    return _results(of, wanted, ours, chance, policy, steps)
+    return {"budget": steps, "hold": hold} | _results(of, wanted, ours, chance, policy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +161,10 @@ class _Fleet:
         fit: Fit,
         *,
         budget: int,
+        hold: int,
         seed: int,
     ) -> None:
+        self._hold = hold
         self._envs, self._goals, self._success, self._fit, self._budget = envs, goals, success, fit, budget
         drawn = [np.random.SeedSequence([seed, number]).generate_state(2).tolist() for number in range(len(envs))]
         self._seeds, self._action_seeds = zip(*drawn, strict=True)
@@ -172,7 +179,8 @@ class _Fleet:
             tick: called after every environment step of the batch.
         """
         count = len(self._envs)
-        solved_at, ended = np.full(count, -1), np.zeros(count, dtype=bool)
+        inside = np.zeros((count, self._budget), dtype=bool)  # whether each step led into the goal
+        over, ended = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
         begun = [env.reset(seed=seed)[1] for env, seed in zip(self._envs, self._seeds, strict=True)]
         at_start = np.array([self._reached(number, info, at_start=True) for number, info in enumerate(begun)])
         first = np.stack([self._look(number) for number in range(count)])
@@ -183,21 +191,26 @@ class _Fleet:
             frames: dict[int, list[Frames]] = {number: [] for number in going_on.tolist()}
             for k in range(length):
                 for number, row in zip(going_on.tolist(), rows[:, k], strict=True):
-                    if solved_at[number] >= 0 or ended[number]:
+                    if over[number]:
                         continue
                     *_, terminated, truncated, info = self._envs[number].step(self._action(number, row))
-                    if self._reached(number, info):
-                        solved_at[number] = done + k + 1
+                    inside[number, done + k] = self._reached(number, info)
+                    if inside[number, done + k] and not self._hold:
+                        over[number] = True
                     elif terminated or truncated:
-                        ended[number] = True
+                        over[number] = ended[number] = True
                     elif (k + 1) % pause == 0 and k + 1 > length - newest * pause:
                         frames[number].append(self._look(number))
                 tick()
             done += length
-            going_on = going_on[(solved_at[going_on] < 0) & ~ended[going_on]]
+            going_on = going_on[~over[going_on]]
             if newest and done < self._budget and len(going_on):
                 seen = np.stack([np.stack(frames[number]) for number in going_on.tolist()])
-        return _Course(solved_at, ended, at_start, first)
+        solved_at = np.where(inside.any(axis=1), inside.argmax(axis=1) + 1, -1)
+        if self._hold:
+            lasting = np.logical_and.accumulate(inside[:, ::-1], axis=1).sum(axis=1)
+            solved_at = np.where(lasting >= self._hold, self._budget - lasting + 1, -1)
+        return _Course(solved_at, ended & (solved_at < 0), at_start, first)
 
     def random_actions(self, _: Frames, going_on: NDArray[np.int64]) -> NDArray:
         """Draw every action of all episodes from the action space."""
@@ -361,10 +374,10 @@ def _given_goals(store: Store, goals: Sequence[Given], count: int, fit: Fit) -> 
 
 
 def _results(
-    of: Evaluation, goals: Sequence[EnvGoal], ours: _Course, chance: _Course, policy: _ModelPolicy, budget: int
+    of: Evaluation, goals: Sequence[EnvGoal], ours: _Course, chance: _Course, policy: _ModelPolicy
 ) -> dict[str, Any]:
     count = len(goals)
-    results: dict[str, Any] = {"episodes": count, "budget": budget, "seed": of.config.seed}
+    results: dict[str, Any] = {"episodes": count, "seed": of.config.seed}
     for prefix, course in (("", ours), ("random_", chance)):
         successes = int((course.solved_at >= 0).sum())
         results |= {
@@ -385,7 +398,7 @@ def _results(
         "same_starts": int((ours.first == chance.first).all(axis=(1, 2, 3)).sum()),
         "goal_episodes": len({goal.episode for goal in goals} - {None}),
         "seconds_per_plan": policy.seconds / policy.plans,  # of one environment, planned in a batch
-        **asdict(of.config.plan),
+        "plan": asdict(of.config.plan),
     }
     results["better"], results["verdict"] = env_verdict(results)
     return results
