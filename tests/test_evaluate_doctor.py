@@ -205,6 +205,7 @@ def test_a_controller_beside_a_random_policy(
     results = {
         "episodes": count,
         "distinct": count,
+        "hold": 0,
         "success_rate": ours / count,
         "ci95": wilson_interval(ours, count),
         "random_success_rate": chance / count,
@@ -214,3 +215,4 @@ def test_a_controller_beside_a_random_policy(
     judged, sentence = env_verdict(results)
     assert judged is better
     assert sentence.startswith(told)
+    assert env_verdict(results | {"hold": 10})[1] == sentence.replace("reaches", "holds")

@@ -68,7 +68,8 @@ def env_verdict(results: Mapping[str, Any]) -> tuple[bool | None, str]:
         _rate(results, *keys) for keys in (("success_rate", "ci95"), ("random_success_rate", "random_ci95"))
     )
     low, high = results["difference_ci95"]
-    numbers = f"it reaches {ours} of {results['episodes']} goals, a random policy {chance}"
+    does = "holds" if results["hold"] else "reaches"
+    numbers = f"it {does} {ours} of {results['episodes']} goals, a random policy {chance}"
     if results["distinct"] < results["episodes"]:  # the intervals are of independent episodes
         numbers += f"; of these, {results['distinct']} differ in start or goal, so the intervals are too narrow"
     if low > 0:

@@ -137,7 +137,8 @@ def evaluate_env(
                 ours = fleet.drive(policy, pause=policy.pause, newest=policy.newest, tick=tick)
             with stage("a random policy", steps) as tick:
                 chance = fleet.drive(fleet.random_actions, pause=1, newest=0, tick=tick)
-    return {"budget": steps, "hold": hold} | _results(of, wanted, ours, chance, policy)
+    asked = {"episodes": count, "budget": steps, "hold": hold, "seed": of.config.seed}
+    return _results(asked, of.config, wanted, ours, chance, policy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,10 +375,14 @@ def _given_goals(store: Store, goals: Sequence[Given], count: int, fit: Fit) -> 
 
 
 def _results(
-    of: Evaluation, goals: Sequence[EnvGoal], ours: _Course, chance: _Course, policy: _ModelPolicy
+    asked: dict[str, int],
+    config: Config,
+    goals: Sequence[EnvGoal],
+    ours: _Course,
+    chance: _Course,
+    policy: _ModelPolicy,
 ) -> dict[str, Any]:
-    count = len(goals)
-    results: dict[str, Any] = {"episodes": count, "seed": of.config.seed}
+    count, results = len(goals), dict[str, Any](asked)
     for prefix, course in (("", ours), ("random_", chance)):
         successes = int((course.solved_at >= 0).sum())
         results |= {
@@ -398,7 +403,7 @@ def _results(
         "same_starts": int((ours.first == chance.first).all(axis=(1, 2, 3)).sum()),
         "goal_episodes": len({goal.episode for goal in goals} - {None}),
         "seconds_per_plan": policy.seconds / policy.plans,  # of one environment, planned in a batch
-        "plan": asdict(of.config.plan),
+        "plan": asdict(config.plan),
     }
     results["better"], results["verdict"] = env_verdict(results)
     return results
