@@ -115,6 +115,24 @@ def test_straight_action_is_of_the_task_and_stays_at_the_goal(task: Task) -> Non
     assert task.success(stay, states).all()
 
 
+def test_place_is_where_the_frame_shows_what_moves(task: Task) -> None:
+    # What moves is seen at its place in a frame, and no longer there in a later one.
+    states, _ = roll(task, seed=3, steps=40)
+    large = make_task(task.name, 128)
+    places = large.place(states)
+    assert places is not None
+    assert places.shape == (41, 2)
+    assert ((places >= 0) & (places <= 128)).all()
+    first, last = (large.render_states(states[[k]])[0].astype(int) for k in (0, 40))
+    assert np.linalg.norm(places[0] - places[40]) > 8
+    changed = np.abs(first - last).max(axis=-1) > 30
+    for x, y in places[[0, 40]]:
+        assert changed[int(y) - 1 : int(y) + 2, int(x) - 1 : int(x) + 2].any()
+    middle = make_task(task.name, 64).place(states)
+    assert middle is not None
+    np.testing.assert_allclose(places, 2 * middle)
+
+
 def test_bad_state_is_refused(task: Task) -> None:
     with pytest.raises(ValueError, match=r"state=.*finite numbers; give"):
         task.set_state(np.full(len(task.state_names), np.nan))

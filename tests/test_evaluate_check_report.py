@@ -86,7 +86,7 @@ def sketched(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, sketch)
 
 
-def test_findings_are_a_table_with_pictures(page: Page) -> None:
+def test_findings_are_cards_with_pictures(page: Page) -> None:
     said = page.text["findings"]
     assert "error bad-actions actions are not finite in 1 frames" in said
     assert "warning uniform-frames 2 of 950 frames looked at are black" in said
@@ -227,7 +227,7 @@ def test_browser_shows_every_picture_without_a_complaint(page: Page, tmp_path: P
     (tmp_path / "probed.html").write_text(page.source.replace("</body>", probe), encoding="utf-8")
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--v=0", "--window-size=1100,900"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--v=0", "--window-size=1280,900"]
     command += ["--dump-dom", (tmp_path / "probed.html").as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []

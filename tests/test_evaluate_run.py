@@ -132,12 +132,15 @@ def test_evaluation_is_complete_and_reproducible(tmp_path: Path, task: str, acti
         "episode_frames": (5, 11, *frame), "episode_states": (5, 11, 2), "episode_goal_frame": (5, *frame),
         "episode_goal_state": (5, 2), "episode_solved_at": (5,), "episode_plan_step": (2,),
         "episode_imagined_nearest": (5, 2, 2), "episode_imagined_states": (5, 2, 2, 2),
+        "episode_cost": (5, 11), "episode_place": (5, 11, 2), "episode_goal_place": (5, 2),
+        "episode_imagined_place": (5, 2, 2, 2),
     }  # fmt: skip
     assert {name: arrays[name].shape for name in shapes} == shapes
     held_out_frames = 2 * LENGTH  # 30% of 8 episodes
     assert arrays["projection"].shape == arrays["projection_states"].shape == (held_out_frames, 2)
     assert arrays["episode_imagined_nearest"].max() == len(arrays["episode_library"]) - 1
     assert {array.dtype for name, array in arrays.items() if array.shape[-3:] == frame} == {np.dtype(np.uint8)}
+    np.testing.assert_allclose(arrays["episode_place"], arrays["episode_states"] * SIZE, rtol=1e-6)
     for name in ("cost_tokens", "cost_pooled", "cost_steps_to_go", "cost_distance"):
         assert arrays[name].shape == arrays["cost_gap"].shape
 
@@ -267,17 +270,6 @@ def test_starts_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     starts = starts.first(2)
     hard = plan_run(run, device="cpu", progress=False)["by_start"]["hard"]
     assert hard == {"count": 0} | dict.fromkeys(("success_rate", "ci95", "random_success_rate", "random_ci95"))
-
-
-def test_a_solved_episode_is_drawn_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    task, drawn = make_task("two-room", SIZE), []
-    render = task.render_states
-    monkeypatch.setattr(task, "render_states", lambda states: drawn.append(len(states)) or render(states))
-    states = np.linspace((0.1, 0.1), (0.4, 0.9), 22, dtype=np.float32).reshape(2, 11, 2)
-    states[0, 4:] = states[0, 3]
-    frames = run_module._episode_frames(task, Loop(np.array([3, -1]), states), 2)
-    assert drawn == [4, 11]
-    np.testing.assert_array_equal(frames, render(states.reshape(22, 2)).reshape(frames.shape))
 
 
 def image_run(path: Path, store: Path) -> Path:

@@ -97,6 +97,10 @@ class PushT(Task):
             frames[m] = self._arena.draw(state, self.image_size)
         return frames
 
+    def place(self, states: ArrayLike) -> NDArray[np.float64]:
+        """Return where in the frame the disc of states (..., 7) has its centre, (..., 2) in pixels."""
+        return np.asarray(states, dtype=np.float64)[..., :2] * (self.image_size / ARENA)
+
     def behaviour(self, seed: int) -> Behaviour:
         """Return a policy that pushes through the block in random directions, and now and then wanders."""
         return _PushOrWander(seed)

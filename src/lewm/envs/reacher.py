@@ -106,6 +106,10 @@ class Reacher(Task):
             frames[m] = self._arm.draw(state)
         return frames
 
+    def place(self, states: ArrayLike) -> NDArray[np.float64]:
+        """Return where in the frame the fingertip of states (..., 4) is, (..., 2) in pixels."""
+        return self._arm.fingertip(np.asarray(states, dtype=np.float64))
+
     def behaviour(self, seed: int) -> Behaviour:
         """Return a policy that turns the arm to random poses one after another, each with its own strength."""
         return _Reach(seed)
@@ -147,6 +151,16 @@ class _Arm:
         size, times = self._image_size, self._oversampling
         large = self._renderer.render().reshape(size, times, size, times, 3)
         return np.rint(large.sum((1, 3), dtype=np.uint32) / times**2).astype(np.uint8)
+
+    def fingertip(self, states: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return at which pixels (..., 2) the camera, which looks straight down, sees the tip in states (..., 4)."""
+        shoulder, both = states[..., 0], states[..., 0] + states[..., 1]
+        upper, lower = (self._model.body(name).pos[0] for name in ("hand", "finger"))
+        x, y = upper * np.cos(shoulder) + lower * np.cos(both), upper * np.sin(shoulder) + lower * np.sin(both)
+        camera = self._model.camera("fixed")
+        depth = camera.pos[2] - self._model.body("arm").pos[2]
+        half = depth * np.tan(np.radians(camera.fovy[0]) / 2)  # of what the frame shows
+        return self._image_size / 2 * (1.0 + np.stack((x, -y), axis=-1) / half)
 
     def _place(self, state: NDArray[np.float32]) -> None:
         self._mujoco.mj_resetData(self._model, self._data)

@@ -104,6 +104,16 @@ class Task(gymnasium.Env[NDArray[np.uint8], Any]):
     def render_states(self, states: ArrayLike) -> NDArray[np.uint8]:
         """Draw the frames (M, height, width, 3) of states (M, S)."""
 
+    def place(self, states: ArrayLike) -> NDArray[np.float64] | None:
+        """Return where in the frame of states (..., S) the part is that actions move, or None if the task cannot tell.
+
+        Pictures of an episode draw its path there.
+
+        Returns:
+            (..., 2) in pixels, from the frame's left and upper edge; the middle of the first pixel is at (0.5, 0.5).
+        """
+        return None
+
     @abstractmethod
     def behaviour(self, seed: int) -> Behaviour:
         """Return the policy that collects one episode with good coverage; it depends on the seed alone."""

@@ -100,6 +100,10 @@ class TwoRoom(Task):
         frames[np.arange(len(centres))[:, None, None], rows, columns] = np.rint(blend).astype(np.uint8)
         return frames
 
+    def place(self, states: ArrayLike) -> NDArray[np.float64]:
+        """Return where in the frame the discs of positions (..., 2) have their centres, (..., 2) in pixels."""
+        return np.asarray(states, dtype=np.float64) * self.image_size
+
     def behaviour(self, seed: int) -> Behaviour:
         """Return a policy that walks to random places of both rooms, each at its own speed, with Gaussian noise."""
         return _Walk(seed)

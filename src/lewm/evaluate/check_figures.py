@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from lewm.evaluate.figures import INK, SERIES, draw_svg
+from lewm.evaluate.figures import INK, SERIES, WIDE, draw_svg, legend_above
 
 
 def histogram(
@@ -55,8 +55,8 @@ def lag_curves(
             axes.axvline(best, color=INK, linewidth=0.8, linestyle="--", label="estimated lag")
         axes.set_xticks(lags)
         axes.set_ylim(bottom=0.0)
-        axes.set_xlabel("lag in frames: actions from earlier rows to the left, from later rows to the right")
+        axes.set_xlabel("lag in frames: of earlier rows to the left, of later rows to the right")
         axes.set_ylabel("R² of the change")
-        axes.legend(fontsize=7.5)
+        legend_above(axes)
 
-    return draw_svg(draw, name=name, description=description, size=(6.4, 2.9))
+    return draw_svg(draw, name=name, description=description, size=(WIDE, 2.9))

@@ -21,10 +21,12 @@ MOST_PLACES = 8  # of a finding, in the table
 MOST_PIXELS = 128  # of a picture's side
 BINS = 30
 STYLE = """
-.tone-error { --tone: var(--bad); } .tone-warning { --tone: var(--series-2); } .tone-note { --tone: var(--quiet); }
+.tone-error { --tone: var(--error); } .tone-warning { --tone: var(--series-2); } .tone-note { --tone: var(--quiet); }
 .badge { color: var(--tone); border: 1px solid; border-radius: .75rem; padding: 0 .6rem; font-size: .85rem; }
-#findings table { width: 100%; font-size: .92rem; } #findings td, #findings tbody th { vertical-align: top; }
-#findings td:nth-child(n+3) { min-width: 9rem; } #findings .row { flex-wrap: nowrap; } #findings img { height: 4rem; }
+.finding { padding: 1rem 1.25rem; border-radius: .5rem; background: var(--raised);
+  border-left: .3rem solid var(--tone); }
+.finding h3 { margin: 0 0 .5rem; font-size: 1rem; } .finding p { margin: 0 0 .4rem; overflow-wrap: anywhere; }
+.finding img { height: 5rem; }
 .samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(7rem, 1fr)); gap: .75rem; }
 .samples img { height: auto; width: 100%; }
 .narrow { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); gap: 1.25rem; }
@@ -98,17 +100,20 @@ def _still(store: Store, frame: int, alt: str, figures: ModuleType) -> str:
 def _findings(store: Store, result: CheckResult, figures: ModuleType) -> str:
     if not result.findings:
         return "<p>Nothing.</p>"
-    rows = "".join(
-        f'<tr><td><span class="badge tone-{finding.severity}">{finding.severity}</span></td>'
-        f'<th scope="row">{html.escape(finding.name)}</th>'
-        f"<td>{html.escape(finding.message)}</td><td>{html.escape(finding.remedy)}</td>"
-        f'<td class="note">{_places(finding)}</td><td><div class="row small">'
-        f"{_around(store, finding, figures)}</div></td></tr>"
-        for finding in result.findings
+    return f'<div class="cards">{"".join(_finding(store, finding, figures) for finding in result.findings)}</div>'
+
+
+def _finding(store: Store, finding: Finding, figures: ModuleType) -> str:
+    """Show one finding: what, what to do, where, and its first place as a picture."""
+    where = f'<p class="note">Where: {_places(finding)}</p>' if finding.where else ""
+    pictures = _around(store, finding, figures)
+    return (
+        f'<article class="finding tone-{finding.severity}"><h3><span class="badge">{finding.severity}</span> '
+        f"{html.escape(finding.name)}</h3><p>{html.escape(finding.message)}</p>"
+        f"<p>What to do: {html.escape(finding.remedy)}</p>{where}"
+        + (f'<div class="row">{pictures}</div>' if pictures else "")
+        + "</article>"
     )
-    heads = ("", "Finding", "What", "What to do", "Where", "First place")
-    head = "".join(f'<th scope="col">{text}</th>' for text in heads)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
 def _places(finding: Finding) -> str:
@@ -121,7 +126,7 @@ def _places(finding: Finding) -> str:
             frames = f"frame {span.first}" if last == span.first else f"frames {span.first}–{last}"
         lines.append(f"episode {span.episode}, {frames}")
     more = len(finding.where) - len(lines)
-    return "<br>".join(lines) + (f"<br>and {more:,} more" if more > 0 else "")
+    return "; ".join(lines) + (f"; and {more:,} more" if more > 0 else "")
 
 
 def _around(store: Store, finding: Finding, figures: ModuleType) -> str:
@@ -131,8 +136,11 @@ def _around(store: Store, finding: Finding, figures: ModuleType) -> str:
     span = finding.where[0]
     frames = [frame for frame in (span.first - 1, span.first) if frame >= 0]
     start = int(store.episodes.start[span.episode])
-    words = f"{finding.name}, episode {span.episode}, frame"
-    return "".join(_still(store, start + frame, f"{words} {frame}", figures) for frame in frames)
+    words = f"episode {span.episode}, frame"
+    return "".join(
+        figure(_still(store, start + frame, f"{finding.name}, {words} {frame}", figures), f"{words} {frame}")
+        for frame in frames
+    )
 
 
 def _samples(store: Store, result: CheckResult, figures: ModuleType) -> str:

@@ -271,6 +271,10 @@ class ModelPolicy:
             self.imagined.append(self._imagine(episodes[episodes < self._record]))
         return actions
 
+    def recorded(self) -> Tensor:
+        """Return what the plans of recorded episodes were predicted to lead through, (record, p, H, N, D)."""
+        return torch.stack(self.imagined, dim=1)
+
     def _imagine(self, recorded: NDArray[np.int64]) -> Tensor:
         """Return what the present plans of recorded episodes lead through, beside the last ones of those that ended."""
         if len(recorded) == 0:

@@ -16,13 +16,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 from PIL import Image
 
 # Stand-ins that matplotlib writes into the SVG, each replaced by a colour that the page sets for light and dark.
 INK, GRID = "#000101", "#000102"
-SERIES = ("#000111", "#000112", "#000113", "#000114")
+SERIES = ("#000111", "#000112", "#000113", "#000114", "#000115")
 _PAGE_COLOURS = {INK: "currentColor", GRID: "var(--line)"} | {
     colour: f"var(--series-{i})" for i, colour in enumerate(SERIES, start=1)
 }
@@ -49,6 +50,8 @@ _STYLE: Any = {
     "lines.linewidth": 1.6,
 }
 MOST_POINTS = 300
+WIDE, NARROW = 5.6, 4.4  # inches; the page shows neither much wider nor much narrower, so that words stay legible
+ON_FRAME = ("#0b4fa8", "#c2410c", "#ffd43b")  # way, plans and goal on a picture of the scene
 SMALLEST_SHARE = 1e-8  # of the variance, shown on a logarithmic axis
 
 
@@ -77,6 +80,11 @@ def _log_axis(axes: Axes, low: float, high: float) -> None:
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 50 * low else (1.0,)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def legend_above(axes: Axes, *, columns: int = 2) -> None:
+    """Put the legend above the axes, where it covers no curve."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns, fontsize=8.5, borderaxespad=0.2)
 
 
 def _averaged(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -110,9 +118,9 @@ def curves(
             _log_axis(axes, low, high)
         axes.set_xlabel("step")
         if len(series) > 1:
-            axes.legend()
+            legend_above(axes, columns=3)
 
-    return draw_svg(draw, name=name, description=description, size=(4.4, 2.9))
+    return draw_svg(draw, name=name, description=description, size=(NARROW, 2.9))
 
 
 def spectrum(values: NDArray[np.float64], *, name: str, description: str) -> str:
@@ -126,20 +134,24 @@ def spectrum(values: NDArray[np.float64], *, name: str, description: str) -> str
         _log_axis(axes, shown[-1], shown[0])
         axes.set_xlabel("direction, by its share")
         axes.set_ylabel("share of the variance")
-        axes.legend()
+        legend_above(axes)
 
-    return draw_svg(draw, name=name, description=description, size=(6.4, 2.9))
+    return draw_svg(draw, name=name, description=description, size=(WIDE, 2.9))
 
 
-def scatter(points: NDArray[np.float64], colour: NDArray[np.float64], *, name: str, description: str) -> str:
-    """Draw points (M, 2) coloured by a value (M,)."""
+def scatter(points: NDArray[np.float64], colour: NDArray[np.float64] | None, *, name: str, description: str) -> str:
+    """Draw points (M, 2) coloured by a value (M,), if there is one."""
 
     def draw(axes: Axes) -> None:
+        axes.set_xlabel("first component")
+        axes.set_ylabel("second component")
+        axes.locator_params(nbins=5)
+        if colour is None:
+            axes.scatter(*points.T, color=SERIES[0], s=6, linewidths=0)
+            return
         # The ends of viridis vanish on a dark and on a light page.
         colours = ListedColormap(mpl.colormaps["viridis"](np.linspace(0.15, 0.9, 256)))
         drawn = axes.scatter(*points.T, c=colour, cmap=colours, s=6, linewidths=0, rasterized=True)
-        axes.set_xlabel("first component")
-        axes.set_ylabel("second component")
         figure = axes.figure
         assert isinstance(figure, Figure)
         bar = figure.colorbar(drawn, ax=axes)
@@ -147,17 +159,26 @@ def scatter(points: NDArray[np.float64], colour: NDArray[np.float64], *, name: s
         bar.solids.set_rasterized(True)
         bar.outline.set_visible(False)  # pyright: ignore[reportCallIssue]
 
-    return draw_svg(draw, name=name, description=description, size=(4.4, 3.4))
+    return draw_svg(draw, name=name, description=description, size=(NARROW, 3.4))
 
 
-def bars(rows: Sequence[tuple[str, float, tuple[float, float]]], *, name: str, description: str) -> str:
-    """Draw success rates from 0 to 1 as bars with their intervals: a label, the rate, and its low and high end each."""
+def bars(rows: Sequence[tuple[str, float, tuple[float, float], bool]], *, name: str, description: str) -> str:
+    """Draw success rates from 0 to 1 as bars with their intervals.
+
+    Args:
+        rows: A label, the rate, its low and high end, and whether it is a trivial rival's, which gets another colour.
+        name: Identifier of the figure in the page.
+        description: What a reader who cannot see the figure is told.
+
+    Returns:
+        Inline SVG.
+    """
 
     def draw(axes: Axes) -> None:
         height = np.arange(len(rows))[::-1]
         rate = np.array([row[1] for row in rows])
         low, high = np.array([row[2] for row in rows]).T
-        axes.barh(height, rate, height=0.6, color=SERIES[0])
+        axes.barh(height, rate, height=0.6, color=[SERIES[1] if row[3] else SERIES[0] for row in rows], alpha=0.8)
         # An interval can leave the rate outside by rounding; an error bar may not be negative.
         spread = np.maximum([rate - low, high - rate], 0)
         axes.errorbar(rate, height, xerr=spread, fmt="none", ecolor=INK, elinewidth=1.2, capsize=4)
@@ -170,7 +191,7 @@ def bars(rows: Sequence[tuple[str, float, tuple[float, float]]], *, name: str, d
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25%", "50%", "75%", "100%"])
         axes.set_xlabel("episodes that reach the goal")
 
-    return draw_svg(draw, name=name, description=description, size=(6.4, 0.9 + 0.42 * len(rows)))
+    return draw_svg(draw, name=name, description=description, size=(WIDE, 0.9 + 0.42 * len(rows)))
 
 
 def spread(x: NDArray[np.float64], y: NDArray[np.float64], *, name: str, description: str) -> str:
@@ -186,9 +207,9 @@ def spread(x: NDArray[np.float64], y: NDArray[np.float64], *, name: str, descrip
         axes.plot(centre, middle, color=SERIES[0], marker="o", markersize=3, label="median")
         axes.set_xlabel("environment steps between the two frames")
         axes.set_ylabel("cost")
-        axes.legend()
+        legend_above(axes)
 
-    return draw_svg(draw, name=name, description=description, size=(6.4, 2.9))
+    return draw_svg(draw, name=name, description=description, size=(WIDE, 2.9))
 
 
 def paths(
@@ -196,34 +217,50 @@ def paths(
     goal: NDArray[np.float64],
     imagined: NDArray[np.float64],
     *,
+    frame: NDArray[np.uint8] | None,
     name: str,
     description: str,
 ) -> str:
-    """Draw the way of an episode in the plane, and where its plans were imagined to lead.
+    """Draw the way of an episode, and where its plans were imagined to lead, with one scale for both directions.
 
     Args:
-        way: (T, 2) positions, the start first.
+        way: (T, 2) positions, the start first: pixels of the frame, or two variables of the state without one.
         goal: (2,) position.
         imagined: (p, H, 2) positions that each plan was imagined to lead through; the first plan is drawn stronger.
+        frame: (height, width, 3) picture of the scene to draw on; None draws on axes with y downwards.
         name: Identifier of the figure in the page.
         description: What a reader who cannot see the figure is told.
 
     Returns:
         Inline SVG.
     """
+    # A frame has its own colours, whatever the page's: lines on it have fixed ones, with a white edge.
+    way_colour, plan_colour, goal_colour = SERIES[:3] if frame is None else ON_FRAME
+    edge: list[Any] = [] if frame is None else [withStroke(linewidth=3.2, foreground="white")]
 
     def draw(axes: Axes) -> None:
         for plan in imagined[1:]:
-            axes.plot(*plan.T, color=SERIES[1], linewidth=0.8, alpha=0.35)
-        axes.plot(*imagined[0].T, color=SERIES[1], marker="o", markersize=2.5, label="first plan, imagined")
-        axes.plot(*way.T, color=SERIES[0], label="way taken")
-        axes.plot(*way[0], color=SERIES[0], marker="o", markersize=7, linestyle="none", label="start")
-        axes.plot(*goal, color=SERIES[2], marker="*", markersize=12, linestyle="none", label="goal")
-        axes.set_aspect("equal", adjustable="datalim")
-        axes.invert_yaxis()  # as in a picture
-        axes.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+            axes.plot(*plan.T, color=plan_colour, linewidth=0.8, alpha=0.35)
+        if len(imagined):
+            style: Any = {"color": plan_colour, "marker": "o", "markersize": 3, "path_effects": edge}
+            axes.plot(*np.vstack((way[:1], imagined[0])).T, label="first plan, imagined", **style)
+        axes.plot(*way.T, color=way_colour, label="way taken", path_effects=edge)
+        axes.plot(*way[0], color=way_colour, marker="o", markersize=8, linestyle="none", label="start",
+                  markeredgecolor="white" if edge else way_colour)  # fmt: skip
+        axes.plot(*goal, color=goal_colour, marker="*", markersize=14, linestyle="none", label="goal",
+                  markeredgecolor="black" if edge else goal_colour)  # fmt: skip
+        if frame is None:
+            axes.set_aspect("equal", adjustable="datalim")
+            axes.invert_yaxis()  # as in a picture
+        else:
+            height, width = frame.shape[:2]
+            axes.imshow(frame, extent=(0, width, height, 0), interpolation="nearest", zorder=0)
+            axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[], aspect="equal")
+            axes.grid(visible=False)
+            axes.spines[:].set_visible(False)
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.02 if edge else -0.12), ncols=2)
 
-    return draw_svg(draw, name=name, description=description, size=(2.8, 2.9))
+    return draw_svg(draw, name=name, description=description, size=(2.9, 3.4))
 
 
 def _data_uri(kind: str, data: bytes) -> str:
@@ -237,8 +274,8 @@ def still(frame: NDArray[np.uint8]) -> str:
     return _data_uri("png", buffer.getvalue())
 
 
-def animation(frames: NDArray[np.uint8], *, milliseconds: int) -> str:
-    """Return frames (T, height, width, 3) as the data URI of a WebP that repeats, its last frame held for a second."""
+def animation(frames: Sequence[NDArray[np.uint8]], *, milliseconds: int) -> str:
+    """Return frames (height, width, 3) as the data URI of a WebP that repeats, its last frame held for a second."""
     buffer = io.BytesIO()
     first, *rest = (Image.fromarray(frame) for frame in frames)
     durations = [milliseconds] * len(rest) + [1000]

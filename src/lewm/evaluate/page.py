@@ -1,18 +1,25 @@
 """Pieces of a self-contained page: nothing is loaded from elsewhere, no script runs, and every text is escaped."""
 
 import html
+import re
 from collections.abc import Sequence
 from importlib import resources
 
 
 def missing(sentence: str) -> str:
-    """Return the sentence that stands in place of what is not there."""
-    return f'<p class="missing">{html.escape(sentence)}</p>'
+    """Return the sentence that stands in place of what is not there; a command in it stands in backticks."""
+    told = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(sentence))
+    return f'<p class="missing">{told}</p>'
 
 
 def figure(picture: str, caption: str) -> str:
     """Return a picture, given as HTML, with its caption."""
     return f"<figure>{picture}<figcaption>{html.escape(caption)}</figcaption></figure>"
+
+
+def wide(content: str, name: str) -> str:
+    """Return HTML in a box that scrolls by itself where the page is too narrow, and shows that it does."""
+    return f'<div class="wide" role="region" tabindex="0" aria-label="{html.escape(name)}">{content}</div>'
 
 
 def image(uri: str, alt: str, *, reduced: str | None = None) -> str:

@@ -16,6 +16,7 @@ Arrays of `eval.npz`, where n rows are examples:
     cost_tokens, cost_pooled, cost_steps_to_go      (P,) each cost of the pairs
     episode_frames             (n, budget + 1, height, width, 3) closed-loop episodes, every environment step; from a
                                success on, its frame stays, as its state does below and the last plan made before it
+    episode_cost               (n, budget + 1) planning cost of being at each frame
     episode_states             (n, budget + 1, S)
     episode_goal_frame         (n, height, width, 3)
     episode_goal_state         (n, S)
@@ -24,6 +25,8 @@ Arrays of `eval.npz`, where n rows are examples:
     episode_imagined_nearest   (n, p, H) the real frame nearest to each imagined step of each decision's plan, in
     episode_library            (l, height, width, 3)
     episode_imagined_states    (n, p, H, S') those steps read by the linear probe, in the order of `probe.r2_by_state`
+    episode_place, episode_goal_place, episode_imagined_place      (n, budget + 1, 2), (n, 2), (n, p, H, 2) where on the
+                               frame these states are, in pixels, for a task that tells it
 """
 
 import dataclasses
@@ -70,6 +73,7 @@ from lewm.evaluate.frames import draw_frames, encode_frames, episode_of
 from lewm.evaluate.goal import StateGoalReader, aim, read_goal
 from lewm.evaluate.prediction import measure_prediction, nearest, prediction_clips, roll_out_clips
 from lewm.evaluate.probe import ProbeReport, ProbeSet, measure_probes
+from lewm.evaluate.recording import Recording, episode_places, record_episodes
 from lewm.files import atomic_path, write_text
 from lewm.model import FrameModel
 from lewm.objective.spectrum import spectrum_report
@@ -313,11 +317,14 @@ def plan_model(
         aimed = aim(goal, starts, task, of.store, lambda wanted: state_reader(of, goal, wanted, progress=progress))
         starts, success, report = aimed.starts, aimed.success, {"goal": aimed.report}
     with show_progress(progress) as stage, stage("planning", decisions(of.config)) as tick:
-        planning, loop, _ = _run_model(of, task, starts, success, tick, record=0)
+        count = 0 if video is None else min(EXAMPLES, len(starts.index))
+        planning, loop, policy = _run_model(of, task, starts, success, tick, record=count)
     planning |= report
     if video is not None:
-        count = min(EXAMPLES, len(starts.index))
-        write_video(video, _episode_frames(task, loop, count), starts.goal_frame[:count], loop.solved_at[:count])
+        library = _library(of)
+        recording = _record(of, task, starts, loop, policy, library)
+        name = "goal" if goal is None else f"goal {goal}"
+        write_video(video, recording, of.store.frames[library.index], goal=name)
     return finite(planning)
 
 
@@ -380,13 +387,17 @@ class Library:
     tokens: Tensor
 
 
+def _library(of: Evaluation) -> Library:
+    index = draw_frames(of.store, of.held_out, HELD_OUT_FRAMES, seed=of.config.seed)
+    return Library(index, encode_frames(of.model.target_encoder, of.store.frames[index], of.model.device))
+
+
 def _measure_representation(of: Evaluation) -> tuple[dict[str, Any], dict[str, NDArray], Library]:
     """Measure the spectrum; also collect what the report draws of it, and the library."""
-    config, model, store = of.config, of.model, of.store
-    index = draw_frames(store, of.held_out, HELD_OUT_FRAMES, seed=config.seed)
+    model, store, library = of.model, of.store, _library(of)
+    index = library.index
     tokens = encode_frames(model.encode, store.frames[index], model.device)
     spectrum = spectrum_report(tokens)
-    library = Library(index, encode_frames(model.target_encoder, store.frames[index], model.device))
     points, share = _project(tokens)
     arrays: dict[str, NDArray] = {
         "spectrum": spectrum.spectrum.numpy(),
@@ -589,24 +600,30 @@ def _measure_planning(
     """Plan in closed loop; also record some episodes, with what their plans were imagined to lead through."""
     count = min(EXAMPLES, len(starts.index))
     planning, loop, policy = _run_model(of, task, starts, reaches(task, starts), tick, record=count)
-    imagined = torch.stack(policy.imagined, dim=1)  # (n, p, H, N, D)
-    shape = imagined.shape[:3]
+    recording = _record(of, task, starts, loop, policy, library)
     # Of the library, only the frames that something was nearest to are kept.
-    row = nearest(imagined.flatten(0, 2), library.tokens.cpu()).numpy()
-    unique, renumbered = np.unique(row, return_inverse=True)
+    unique, renumbered = np.unique(recording.plan_row, return_inverse=True)
     arrays: dict[str, NDArray] = {
-        "episode_frames": _episode_frames(task, loop, count),
+        "episode_frames": recording.frames,
+        "episode_cost": recording.cost,
         "episode_states": loop.states[:count],
         "episode_goal_frame": starts.goal_frame[:count],
         "episode_goal_state": starts.goal_state[:count],
-        "episode_solved_at": loop.solved_at[:count],
-        "episode_plan_step": np.arange(shape[1]) * of.config.plan.execute * of.config.data.frame_skip,
-        "episode_imagined_nearest": renumbered.reshape(shape),
+        "episode_solved_at": recording.solved_at,
+        "episode_plan_step": recording.plan_step,
+        "episode_imagined_nearest": renumbered.reshape(recording.plan_row.shape),
         "episode_library": of.store.frames[library.index[unique]],
     }
     if probe is not None:
-        arrays["episode_imagined_states"] = probe.linear(imagined.flatten(3)).numpy()
+        read = probe.linear(policy.recorded().flatten(3))
+        arrays["episode_imagined_states"] = read.numpy()
+        arrays |= episode_places(task, starts, loop, read, probe.names)
     return planning, arrays, loop.success
+
+
+def _record(of: Evaluation, task: Task, starts: Starts, loop: Loop, policy: ModelPolicy, library: Library) -> Recording:
+    plan, skip = of.config.plan, of.config.data.frame_skip
+    return record_episodes(of.model, task, starts, loop, policy.recorded(), library.tokens, plan, frame_skip=skip)
 
 
 def _measure_split(
@@ -633,15 +650,6 @@ def _measure_split(
 def _loop(of: Evaluation, task: Task, starts: Starts, policy: Policy, success: Success, tick: Tick | None) -> Loop:
     budget, frame_skip = of.config.eval.budget, of.config.data.frame_skip
     return run_closed_loop(task, starts, policy, success, budget=budget, frame_skip=frame_skip, tick=tick)
-
-
-def _episode_frames(task: Task, loop: Loop, count: int) -> NDArray[np.uint8]:
-    """Draw the first `count` episodes, (n, budget + 1, height, width, 3); of a solved one, its end once."""
-    episodes, step = [], np.arange(loop.states.shape[1])
-    for way, solved_at in zip(loop.states[:count], loop.solved_at[:count], strict=True):
-        end = solved_at if solved_at >= 0 else step[-1]
-        episodes.append(task.render_states(way[: end + 1])[np.minimum(step, end)])
-    return np.stack(episodes)
 
 
 def _project(tokens: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -62,12 +62,18 @@ class RunFiles:
 
     def __init__(self, run: Path) -> None:
         """Read a run folder."""
+        self.path = run
         self.name = run.resolve().name
         self.config = _read_object(run / "config.json")
         self.metrics = _read_metrics(run / "metrics.jsonl")
         """Steps and values of each metric."""
         self._evaluation = _read_object(run / "eval.json")
         self._arrays = _read_arrays(run / "eval.npz")
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether eval.json holds anything."""
+        return bool(self._evaluation)
 
     def entry(self, *keys: str) -> Any:
         """Return what stands in eval.json under nested keys, or None."""

@@ -1,41 +1,60 @@
-"""Planned episodes as a video: start, now and goal side by side."""
+"""Planned episodes as a video: start, now, where the present plan is imagined to end, and the goal, with labels."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 
-PANEL = 192  # smallest side of a panel in pixels
-GAP = 4
-HOLD = 8  # frames that an episode's end stays
-SOLVED, UNSOLVED, PLAIN = (40, 160, 80), (200, 60, 50), (255, 255, 255)
+from lewm.evaluate.panels import compose
+from lewm.evaluate.recording import Recording
+from lewm.evaluate.words import number, outcome
+from lewm.files import atomic_path
+
+HOLD = 12  # frames that an episode's end stays
 
 
-def episode_panels(frames: NDArray[np.uint8], goal: NDArray[np.uint8], solved_at: int) -> NDArray[np.uint8]:
-    """Lay an episode out as start | now | goal.
+def episode_pictures(
+    recording: Recording, i: int, library: NDArray[np.uint8], *, goal: str = "goal"
+) -> Iterator[NDArray[np.uint8]]:
+    """Draw an episode as start | now | imagined end of the plan | goal, one picture an environment step.
+
+    Below stand the episode, the step, the planning cost of the present frame and, at the end, the outcome.
 
     Args:
-        frames: (T, height, width, 3), from the start on.
-        goal: (height, width, 3).
-        solved_at: Frame at which the goal was reached, and the episode ends here; -1 for never.
+        recording: The episodes.
+        i: Which one.
+        library: (L, height, width, 3) frames that imagined steps are shown by.
+        goal: Name of the goal's panel.
 
     Returns:
-        (T', height', width', 3) with even sides. At the end its border is green if the goal was reached, else red.
+        Pictures (height', width', 3) with even sides. The lower bar turns green at the end if the goal was reached,
+        else red.
     """
-    length = solved_at + 1 if solved_at >= 0 else len(frames)
-    shown = frames[np.minimum(np.arange(length + HOLD), length - 1)]
-    scale = -(-PANEL // frames.shape[1])
-    panels = [np.broadcast_to(frames[0], shown.shape), shown, np.broadcast_to(goal, shown.shape)]
-    panels = [panel.repeat(scale, axis=1).repeat(scale, axis=2) for panel in panels]
-    height, width = panels[0].shape[1:3]
-    canvas = np.empty((len(shown), height + 2 * GAP, 3 * width + 4 * GAP, 3), dtype=np.uint8)
-    canvas[:length] = PLAIN
-    canvas[length:] = SOLVED if solved_at >= 0 else UNSOLVED
-    for k, panel in enumerate(panels):
-        left = GAP + k * (width + GAP)
-        canvas[:, GAP : GAP + height, left : left + width] = panel
-    return canvas[:, : canvas.shape[1] // 2 * 2, : canvas.shape[2] // 2 * 2]
+    frames, solved_at = recording.frames[i], int(recording.solved_at[i])
+    budget = len(frames) - 1
+    end = solved_at if solved_at >= 0 else budget
+    goal_frame = None if recording.goal_frame is None else recording.goal_frame[i]
+    current = np.searchsorted(recording.plan_step, np.arange(end + 1), side="right") - 1
+    for step in range(end + 1):
+        panels = (
+            ("start", frames[0]),
+            ("now", frames[step]),
+            ("imagined end of the plan", library[recording.plan_row[i, current[step], -1]]),
+            (goal, goal_frame),
+        )
+        notes = (
+            f"episode {i + 1} of {len(recording.frames)}",
+            f"step {step} of {budget}",
+            f"cost {number(float(recording.cost[i, step]))}",
+        )
+        if step < end:
+            yield compose(panels, (*notes, ""))
+    tone = "good" if solved_at >= 0 else "bad"
+    last = compose(panels, (*notes, outcome(solved_at, budget)), tone=tone)
+    for _ in range(1 + HOLD):
+        yield last
 
 
 def check_suffix(path: Path) -> None:
@@ -49,26 +68,25 @@ def check_suffix(path: Path) -> None:
 
 
 def write_video(
-    path: Path,
-    frames: NDArray[np.uint8],
-    goals: NDArray[np.uint8],
-    solved_at: NDArray[np.int64],
-    *,
-    fps: int = 10,
+    path: Path, recording: Recording, library: NDArray[np.uint8], *, goal: str = "goal", fps: int = 10
 ) -> None:
     """Write episodes one after the other as an H.264 video.
 
     Args:
         path: File to write, .mp4.
-        frames: (n, T, height, width, 3) uint8.
-        goals: (n, height, width, 3) uint8.
-        solved_at: (n,) frame at which each goal was reached, -1 for never.
+        recording: The episodes.
+        library: (L, height, width, 3) frames that imagined steps are shown by.
+        goal: Name of the goal's panel.
         fps: Frames a second.
 
     Raises:
         ValueError: If the file is not an .mp4.
+        OSError: If it cannot be written; an earlier one is kept.
     """
     check_suffix(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    panels = [episode_panels(*episode) for episode in zip(frames, goals, solved_at.tolist(), strict=True)]
-    iio.imwrite(path, np.concatenate(panels), plugin="pyav", codec="libx264", fps=fps)
+    with atomic_path(path) as temporary, iio.imopen(temporary, "w", plugin="pyav") as video:
+        video.init_video_stream("libx264", fps=fps)  # pyright: ignore[reportAttributeAccessIssue]
+        for i in range(len(recording.frames)):
+            for picture in episode_pictures(recording, i, library, goal=goal):
+                video.write_frame(picture)  # pyright: ignore[reportAttributeAccessIssue]
