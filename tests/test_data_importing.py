@@ -185,7 +185,9 @@ def test_unknown_formats(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not exist; give a recording's file or folder"):
         detect_format(tmp_path / "nothing")
     (tmp_path / "notes.txt").write_text("?")
-    with pytest.raises(ValueError, match="looks like none of lerobot, hdf5, video, images, webdataset; name one"):
+    with pytest.raises(
+        ValueError, match="looks like none of lerobot, hdf5, zarr, video, frames, images, webdataset; name one"
+    ):
         detect_format(tmp_path / "notes.txt")
 
 

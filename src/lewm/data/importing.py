@@ -27,13 +27,15 @@ from lewm.processes import frame_counter, in_order, num_cores
 FORMATS: dict[str, str] = {
     "lerobot": "lewm.data.lerobot:LeRobotSource",
     "hdf5": "lewm.data.hdf5:HDF5Source",
+    "zarr": "lewm.data.zarr_replay:ZarrSource",
     "video": "lewm.data.video:VideoSource",
+    "frames": "lewm.data.frame_folders:FrameFolderSource",
     "images": "lewm.data.images:ImageFolderSource",
     "webdataset": "lewm.data.webdataset:WebDatasetSource",
 }
 """Where the importer of each format lives, in the order in which they are tried."""
 
-Format = Literal["lerobot", "hdf5", "video", "images", "webdataset"]
+Format = Literal["lerobot", "hdf5", "zarr", "video", "frames", "images", "webdataset"]
 Frame = av.VideoFrame | npt.NDArray[np.uint8]
 """A decoded video frame, or (height, width, 3) uint8 in the order red, green, blue."""
 
