@@ -346,6 +346,8 @@ def store_meta(source: Source, path: Path, options: ImportOptions) -> StoreMeta:
             f"frame_skip={skip}: only continuous actions can be concatenated; use 1, and data.frame_skip in training"
         )
     names = info.action_names
+    splits = info.origin.get("splits", {})
+    form = f"{source.format} of {', '.join(splits)}" if splits else source.format
     return StoreMeta(
         task=info.task,
         image_size=options.image_size,
@@ -354,7 +356,7 @@ def store_meta(source: Source, path: Path, options: ImportOptions) -> StoreMeta:
         action_names=names if skip == 1 else tuple(f"{name}+{k}" for k in range(skip) for name in names),
         state_names=info.state_names,
         fps=None if info.fps is None else info.fps / skip,
-        source=f"lewm import {path.name} ({source.format})",
+        source=f"lewm import {path.name} ({form})",
         origin={
             **info.origin,
             "format": source.format,
