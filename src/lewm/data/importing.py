@@ -21,6 +21,7 @@ import numpy.typing as npt
 from av.error import FFmpegError
 
 from lewm.data.fit import FrameFit, FrameFitter
+from lewm.data.foreign import describe
 from lewm.data.store import Store, StoreMeta, StoreWriter
 from lewm.processes import frame_counter, in_order, num_cores
 
@@ -221,7 +222,8 @@ def detect_format(path: Path) -> Format:
     for name in FORMATS:
         if _importer(name).matches(path):
             return name  # type: ignore[return-value]
-    raise ValueError(f"{path}: looks like none of {', '.join(FORMATS)}; name one with --format")
+    what = describe(path) or f"looks like none of {', '.join(FORMATS)}; name one with --format"
+    raise ValueError(f"{path}: {what}")
 
 
 def open_source(path: Path, options: ImportOptions, format_: Format | None = None) -> Source:
