@@ -144,6 +144,7 @@ def test_splits_are_imported_and_named(tmp_path: Path, names: tuple[str, ...]) -
     store = gather(root, tmp_path / "store")
     assert store.meta.origin["format"] == "images"
     assert store.meta.origin["classes"] == ["cat", "dog"]
+    assert all(name in store.meta.source for name in names)
     assert store.meta.origin["splits"] == {name: 11 - k for k, name in enumerate(names)}
     found = numbers(store)
     assert sorted(found) == list(range(len(rows)))

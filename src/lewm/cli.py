@@ -111,7 +111,7 @@ class Import:
     format: Annotated[
         Literal["lerobot", "hdf5", "video", "images", "webdataset"] | None, tyro.conf.arg(metavar="FORMAT")
     ] = None
-    """lerobot, hdf5, video, images or webdataset; by default it is detected."""
+    """lerobot, hdf5, zarr, video, frames, images or webdataset; by default it is detected."""
     cameras: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ()
     """Cameras to take, tiled in one frame if several; needed where the recording has more than one."""
     action: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ()
@@ -502,7 +502,7 @@ def _import(argv: list[str]) -> None:
         for note in store.meta.origin.get("notes", []):
             print(f"note: {note}")
         if done.skipped:
-            print(f"skipped: {_counted(len(done.skipped), 'episode')}, named above; run again to add what is mended")
+            print(f"skipped: {_counted(len(done.skipped), 'episode')}, named above")
         if done.left_out:
             named = "named above" if len(done.left_out) <= _NAMED else f"the first {_NAMED} named above"
             print(f"left out: {_counted(len(done.left_out), 'single picture')}, {named}")
@@ -1023,4 +1023,5 @@ _EXTRA_OF = {
     **dict.fromkeys(("mujoco", "dm_control"), "mujoco"),
     **dict.fromkeys(("matplotlib", "PIL", "imageio"), "report"),
     "ray": "ray",
+    **dict.fromkeys(("zarr", "numcodecs"), "zarr"),
 }

@@ -1,7 +1,11 @@
-"""Which arrays of a recording are its action, by their names."""
+"""Which arrays of a recording are its action and state, by their names, and their values as they are stored."""
 
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from lewm.data.listing import listed
 
@@ -33,9 +37,7 @@ def detect_action(where: str, names: Sequence[str], is_candidate: Callable[[str]
     if len(found) == 1:
         return found[0]
     if found:
-        raise ValueError(
-            f"{where}: has several actions, {listed(found)}; name the one to learn, or some, with --action"
-        )
+        raise ValueError(f"{where}: has several actions, {listed(found)}; name one or more with --action")
     raise ValueError(f"{where}: has no action in {listed(names)}; name the action's with --action")
 
 
@@ -61,3 +63,58 @@ def find_named(kind: str, where: str, wanted: Sequence[str], names: Sequence[str
             raise ValueError(f"{kind}={name}: {where} has {listed(names)}; name some of them")
         found |= dict.fromkeys(ends or inside)
     return list(found)
+
+
+def as_actions(
+    values: npt.NDArray[Any], discrete: bool, name: str, where: str
+) -> npt.NDArray[np.float32] | npt.NDArray[np.int64]:
+    """Return an episode's actions as they are stored.
+
+    A last one that is not a number was not done and leads out of the episode; it becomes zeros.
+
+    Args:
+        values: (L, A) numbers.
+        discrete: whether they are one whole number a frame.
+        name: of the action, for errors.
+        where: names the episode in errors.
+
+    Raises:
+        ValueError: a discrete action is negative, or another is not finite.
+    """
+    if discrete:
+        numbers = values.reshape(-1).astype(np.int64)
+        if (bad := np.flatnonzero(numbers < 0)).size:
+            raise ValueError(
+                f"{where}: action {numbers[bad[0]]} at step {bad[0]} is negative; repair or leave out the episode"
+            )
+        return numbers
+    actions = _float32(values)
+    if np.isnan(actions[-1]).any():
+        actions[-1] = 0.0
+    _check_finite(actions, name, where)
+    return actions
+
+
+def as_states(values: npt.NDArray[Any], where: str) -> npt.NDArray[np.float32]:
+    """Return an episode's (L, S) states as they are stored.
+
+    Args:
+        values: (L, S) numbers.
+        where: names the episode in errors.
+
+    Raises:
+        ValueError: one is not finite.
+    """
+    states = _float32(values)
+    _check_finite(states, "states", where)
+    return states
+
+
+def _float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # becomes infinite, which is looked for
+        return values.astype(np.float32)
+
+
+def _check_finite(values: npt.NDArray[np.float32], name: str, where: str) -> None:
+    if (bad := np.flatnonzero(~np.isfinite(values).all(axis=1))).size:
+        raise ValueError(f"{where}: {name} at step {bad[0]} not finite; repair or leave out the episode")

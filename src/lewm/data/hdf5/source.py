@@ -8,8 +8,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from lewm.data.columns import USUAL
-from lewm.data.fit import Frame
+from lewm.data.columns import USUAL, as_actions, as_states
 from lewm.data.hdf5.flat import INDEXES, scan_flat
 from lewm.data.hdf5.groups import find_demos, scan_demos, scan_single
 from lewm.data.hdf5.layout import Episode, Layout, Numbers, Scan
@@ -25,8 +24,8 @@ from lewm.data.hdf5.reading import (
     read_rows,
     register_filters,
 )
+from lewm.data.importing import Format, Frame, ImportOptions, Recording, Source, SourceInfo
 from lewm.data.listing import listed, visible
-from lewm.data.source import Format, ImportOptions, Recording, Source, SourceInfo
 
 _SUFFIXES = (".h5", ".hdf5")
 
@@ -99,10 +98,6 @@ class HDF5Source(Source):
     def num_episodes(self) -> int:
         return len(self._episodes)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple("" if isinstance(episode, str) else episode.where for episode in self._episodes)
-
     def length(self, index: int) -> int:
         episode = self._episodes[index]
         return 0 if isinstance(episode, str) else len(episode.rows)
@@ -114,9 +109,7 @@ class HDF5Source(Source):
         with open_group(episode.file, episode.group) as group:
             rows = _in_order(group, episode)
             actions = _read_actions(group, layout, episode, rows)
-            states = _read_columns(group, layout.states, rows) if layout.states else None
-            if states is not None:
-                _check_finite(states, "states", episode)
+            states = as_states(_read_columns(group, layout.states, rows), episode.where) if layout.states else None
             for camera in layout.cameras:
                 check_rows(array_at(group, camera.path), rows)
         return Recording(frames=_frames(episode, layout, rows), actions=actions, states=states, source=episode.where)
@@ -170,31 +163,15 @@ def _read_actions(
     """Return the actions of an episode's rows; a last one that was not done is zero."""
     count = array_at(group, layout.actions[0].path).shape[0]
     acted = rows if episode.steps or episode.number or count != len(rows) - 1 else rows[:-1]
-    if layout.discrete:
-        actions = read_rows(array_at(group, layout.actions[0].path), acted).astype(np.int64)
-        if (bad := np.flatnonzero(actions < 0)).size:
-            raise ValueError(
-                f"{episode.where}: action {actions[bad[0]]} at step {bad[0]} is negative; repair or leave out the "
-                "episode"
-            )
-        return np.append(actions, np.zeros(len(rows) - len(acted), np.int64))
-    actions = _read_columns(group, layout.actions, acted)
+    values = _read_columns(group, layout.actions, acted)
     if len(acted) < len(rows):
-        actions = np.append(actions, np.zeros((1, actions.shape[1]), np.float32), axis=0)
-    if np.isnan(actions[-1]).any():
-        actions[-1] = 0.0
-    _check_finite(actions, layout.actions[0].path, episode)
-    return actions
+        values = np.append(values, np.zeros((1, values.shape[1]), values.dtype), axis=0)
+    return as_actions(values, layout.discrete, layout.actions[0].path, episode.where)
 
 
-def _read_columns(
-    group: h5py.Group, columns: tuple[Numbers, ...], rows: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float32]:
+def _read_columns(group: h5py.Group, columns: tuple[Numbers, ...], rows: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
     """Return rows of arrays beside one another."""
-    parts = [
-        _float32(read_rows(array_at(group, numbers.path), rows).reshape(len(rows), numbers.width))
-        for numbers in columns
-    ]
+    parts = [read_rows(array_at(group, numbers.path), rows).reshape(len(rows), numbers.width) for numbers in columns]
     return np.concatenate(parts, axis=1)
 
 
@@ -219,13 +196,3 @@ def _in_order(group: h5py.Group, episode: Episode) -> npt.NDArray[np.int64]:
         what = f"step {before} comes twice" if before == after else f"step {before + 1} is missing"
         raise ValueError(f"{episode.where}: {what}; repair or leave out the episode")
     return rows[order]
-
-
-def _float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # becomes infinite, which is looked for
-        return values.astype(np.float32)
-
-
-def _check_finite(values: npt.NDArray[np.float32], name: str, episode: Episode) -> None:
-    if (bad := np.flatnonzero(~np.isfinite(values).all(axis=1))).size:
-        raise ValueError(f"{episode.where}: {name} at step {bad[0]} not finite; repair or leave out the episode")
