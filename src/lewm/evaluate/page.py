@@ -17,11 +17,6 @@ def figure(picture: str, caption: str) -> str:
     return f"<figure>{picture}<figcaption>{html.escape(caption)}</figcaption></figure>"
 
 
-def wide(content: str, name: str) -> str:
-    """Return HTML in a box that scrolls by itself where the page is too narrow, and shows that it does."""
-    return f'<div class="wide" role="region" tabindex="0" aria-label="{html.escape(name)}">{content}</div>'
-
-
 def image(uri: str, alt: str, *, reduced: str | None = None) -> str:
     """Return an <img> of a data URI; `reduced` is the still picture for readers who asked for less motion."""
     plain = f'<img src="{uri}" alt="{html.escape(alt)}">'

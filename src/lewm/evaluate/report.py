@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lewm.evaluate.absent import why_not_drawn, why_not_measured
-from lewm.evaluate.page import figure, image, missing, render, wide
+from lewm.evaluate.page import figure, image, missing, render
 from lewm.evaluate.panels import compose
 from lewm.evaluate.report_numbers import numbers_table
 from lewm.evaluate.run_files import RunFiles
@@ -296,24 +296,20 @@ class _Page:
         if real.shape != predicted.shape or real.shape[:2] != (len(start), len(horizon)):
             return missing("No rollouts: their arrays in eval.npz do not fit each other.")
         ahead = [counted(float(steps), "step") for steps in horizon]
-        head = "".join(f'<th scope="col">{text}</th>' for text in ["", "now", *(f"+{text}" for text in ahead)])
-        tables = []
+        clips = []
         for i in range(min(len(real), MOST_EXAMPLES)):
             words = f"clip {i + 1}"
-            rows = []
-            for name, frames in (("real", real[i]), ("predicted", predicted[i])):
-                now = f'<td rowspan="2">{self._still(start[i], f"{words}, now")}</td>' if name == "real" else ""
-                cells = "".join(
-                    f"<td>{self._still(frame, f'{words}, {name}, {text} ahead')}</td>"
-                    for frame, text in zip(frames, ahead, strict=True)
-                )
-                rows.append(f'<tr><th scope="row">{name}</th>{now}{cells}</tr>')
-            table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-            tables.append(wide(table, words))
+            columns = ["<div><span></span><span>real</span><span>predicted</span></div>"]
+            columns.append(f'<div class="now"><span>now</span>{self._still(start[i], f"{words}, now")}</div>')
+            for k, text in enumerate(ahead):
+                pair = (("real", real[i, k]), ("predicted", predicted[i, k]))
+                stills = "".join(self._still(frame, f"{words}, {name}, {text} ahead") for name, frame in pair)
+                columns.append(f"<div><span>+{text}</span>{stills}</div>")
+            clips.append(f'<div class="clip">{"".join(columns)}</div>')
         return (
             "<p>From the present frame and the actions, the model predicts representations so many model steps ahead. "
             "Below each real frame stands the held-out frame whose representation is nearest to the predicted one.</p>"
-            f'<div class="clips">{"".join(tables)}</div>'
+            f'<div class="clips">{"".join(clips)}</div>'
         )
 
     def _cost(self) -> str:
