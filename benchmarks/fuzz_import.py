@@ -66,12 +66,18 @@ def build(root: Path) -> list[Path]:
                 file.create_dataset(
                     f"data/demo_{k}/obs/front_image", data=frames[4 * k : 4 * k + 4], compression="gzip"
                 )
+    build_coded(root / "act", rng)
+    build_zarr(root / "zarr", rng)
     (root / "video").mkdir()
     write_video(root / "video" / "run1.mp4", [np.full((64, 64, 3), 20 * k, np.uint8) for k in range(8)], "h264")
     rows = "".join(f"{k / 10},{k},{k % 3}\n" for k in range(8))
     (root / "video" / "run1.csv").write_text(f"timestamp,action_0,action_1\n{rows}", encoding="utf-8")
-    for kind in ("images", "webdataset"):
-        (root / kind).mkdir()
+    for kind in ("images", "webdataset", "frames/run0"):
+        (root / kind).mkdir(parents=True)
+    for k in range(4):
+        Image.fromarray(rng.integers(0, 256, (12, 9, 3), dtype=np.uint8)).save(root / "frames" / "run0" / f"{k}.png")
+    rows = "".join(f"{k}.png,{k}.5,{k}\n" for k in range(4))
+    (root / "frames" / "run0" / "actions.csv").write_text(f"image,action_x,state_y\n{rows}", encoding="utf-8")
     with tarfile.open(root / "webdataset" / "0.tar", "w") as shard:
         for number, kind in enumerate(IMAGE_KINDS):
             image = Image.fromarray(rng.integers(0, 256, (12, 9, 3), dtype=np.uint8))
@@ -87,6 +93,35 @@ def build(root: Path) -> list[Path]:
                 add_member(shard, tarfile.TarInfo(f"{number}.cls"), b"%d" % number)
     shutil.copy(root / "webdataset" / "0.tar", root / "webdataset" / "1.tar")
     return sorted(path for path in root.iterdir() if path.is_dir())
+
+
+def build_coded(folder: Path, rng: np.random.Generator) -> None:
+    """Write two episodes in HDF5, with coded pictures of variable length and padded to one length."""
+    folder.mkdir()
+    for number in range(2):
+        coded = []
+        for _ in range(4):
+            png = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(png, "PNG")
+            coded.append(np.frombuffer(png.getvalue(), np.uint8))
+        with h5py.File(folder / f"episode_{number}.hdf5", "w") as file:
+            file["action"], file["observations/qpos"] = rng.normal(size=(4, 2)), rng.normal(size=(4, 2))
+            images = file.create_dataset("observations/images/top", (4,), h5py.vlen_dtype(np.uint8))
+            for k, data in enumerate(coded):
+                images[k] = data
+            file["observations/images/side"] = np.stack([np.resize(np.append(d, [0] * 2000), 2000) for d in coded])
+
+
+def build_zarr(folder: Path, rng: np.random.Generator) -> None:
+    """Write a replay buffer of two episodes."""
+    import zarr
+
+    root = zarr.open_group(str(folder), mode="w", zarr_format=2)
+    frames = rng.integers(0, 256, (8, 16, 16, 3)).astype(np.float32)
+    numbers = {"data/action": rng.normal(size=(8, 2)), "data/state": rng.normal(size=(8, 3))}
+    for name, values in {"data/img": frames, **numbers, "meta/episode_ends": np.array([4, 8])}.items():
+        array = root.create_array(name, shape=values.shape, dtype=values.dtype, chunks=(3, *values.shape[1:]))
+        array[...] = values
 
 
 def add_member(shard: tarfile.TarFile, member: tarfile.TarInfo, data: bytes) -> None:
@@ -181,13 +216,14 @@ def attempt(recording: Path, number: int) -> str:
             rewrite_shard(file, rng)
         else:
             file.write_bytes(damage(file.read_bytes(), rng, text=file.suffix in (".json", ".jsonl", ".csv")))
+        options = ImportOptions(image_size=16, cameras=("top", "side") if recording.name == "act" else ())
         kept = {path.name for path in folder.iterdir()} | {"store"}
         for name in (signal.SIGALRM, signal.SIGPROF):
             signal.signal(name, too_long)
         signal.setitimer(signal.ITIMER_PROF, SECONDS)
         signal.alarm(LONGEST_WAIT)
         try:
-            done = import_recording(copy, out, options=ImportOptions(image_size=16), workers=1, progress=False)
+            done = import_recording(copy, out, options=options, workers=1, progress=False)
             done.store.validate()
             outcome = "episodes left out" if done.skipped else "imported"
             said = any("leads out" in note for note in done.store.meta.origin.get("notes", ()))

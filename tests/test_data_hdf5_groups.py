@@ -112,10 +112,11 @@ def test_aloha_cameras_and_its_base(tmp_path: Path) -> None:
     np.testing.assert_array_equal(frames_of(source, 0), make_frames(1) + np.uint8(1))
 
 
-def test_jpegs_are_decoded(tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["padded", "variable", "text"])
+def test_jpegs_are_decoded(tmp_path: Path, form: str) -> None:
     with h5py.File(tmp_path / "a.hdf5", "w") as file:
         file["action"] = make_numbers(0, 3)
-        write_coded(file.create_group("observations"), "wrist", make_frames(0), "variable", "JPEG")
+        write_coded(file.create_group("observations"), "wrist", make_frames(0), form, "JPEG")
     found = frames_of(HDF5Source(tmp_path / "a.hdf5", OPTIONS), 0).astype(int)
     assert np.abs(found - make_frames(0)).mean() < 4
     expected = np.asarray(Image.open(io.BytesIO(encode(make_frames(0)[3], "JPEG").tobytes())))

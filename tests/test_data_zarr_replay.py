@@ -250,6 +250,13 @@ def test_links_out_are_not_followed(tmp_path: Path, what: str) -> None:
     assert "links out of the store" in text
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.zarr", arrays())
+    (path / "data" / "img" / "0.0.0.0").unlink()
+    os.mkfifo(path / "data" / "img" / "0.0.0.0")
+    assert "data/img/0.0.0.0 is no file" in bad_episode(ZarrSource(path, OPTIONS), 0)
+
+
 def test_absurd_sizes_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.zarr", arrays())
     for changed, message in (

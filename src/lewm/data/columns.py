@@ -111,7 +111,7 @@ def as_states(values: npt.NDArray[Any], where: str) -> npt.NDArray[np.float32]:
 
 
 def _float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    with np.errstate(over="ignore"):  # becomes infinite, which is looked for
+    with np.errstate(over="ignore", invalid="ignore"):  # becomes infinite or no number, which is looked for
         return values.astype(np.float32)
 
 

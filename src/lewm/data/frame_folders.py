@@ -19,9 +19,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lewm.data.images import is_image, read_image
+from lewm.data.images import is_image
 from lewm.data.importing import Format, Frame, ImportOptions, Recording, Source, SourceInfo
 from lewm.data.listing import glance, listed, natural_key, visible
+from lewm.data.pictures import read_image
 from lewm.data.tables import TABLES, TIMES, Columns, check_inside, choose_columns, group_rows, numbers, read_table
 
 _PICTURES = ("image", "frame", "picture", "file", "filename", "file_name", "image_path", "frame_path", "path")

@@ -46,7 +46,7 @@ _MAX_ACTIONS = 2**16
 
 _BROKEN = (
     OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, AssertionError, RuntimeError, OverflowError,
-    MemoryError, EOFError, struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
+    MemoryError, EOFError, SystemError, struct.error, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
 )  # fmt: skip
 
 

@@ -95,8 +95,8 @@ class GuardedStore(WrapperStore[LocalStore | ZipStore]):
         return sorted({part[1] for part in parts if len(part) > 2 and part[0] == folder and not is_hidden(part[1])})
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        if self.root.is_dir() and not await asyncio.to_thread(self._is_inside, key):
-            raise ValueError(f"{key} links out of the store")
+        if self.root.is_dir():
+            await asyncio.to_thread(self._check_file, key)
         value = await self._store.get(key, prototype, byte_range)
         if value is None and key.rpartition("/")[2] not in _METADATA and key.startswith(tuple(self.whole)):
             raise ValueError(f"chunk {key} is missing")
@@ -107,5 +107,10 @@ class GuardedStore(WrapperStore[LocalStore | ZipStore]):
     ) -> list[Buffer | None]:
         return [await self.get(key, prototype, part) for key, part in key_ranges]
 
-    def _is_inside(self, key: str) -> bool:
-        return Path(os.path.realpath(self.root / key)).is_relative_to(os.path.realpath(self.root))
+    def _check_file(self, key: str) -> None:
+        """Refuse what links out of the folder, and what is no file: opening a pipe would wait for ever."""
+        path = Path(os.path.realpath(self.root / key))
+        if not path.is_relative_to(os.path.realpath(self.root)):
+            raise ValueError(f"{key} links out of the store")
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise ValueError(f"{key} is no file")
