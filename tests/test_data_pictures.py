@@ -140,6 +140,13 @@ def test_damaged_jpegs_are_refused(progressive: bool) -> None:
     assert passed < passed_by_pillow / 2
 
 
+def test_padding_of_cameras_is_no_damage() -> None:
+    data = encoded(noise(96), "JPEG")
+    for count in (1, 4, 8, 12):
+        padded = data[:-2] + bytes([0x55] * count) + data[-2:]
+        np.testing.assert_array_equal(read_image(io.BytesIO(padded), "here"), read_image(io.BytesIO(data), "here"))
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 @pytest.mark.parametrize("share", [0.3, 0.9])
 def test_truncated_pictures_are_refused(kind: str, share: float) -> None:

@@ -23,6 +23,7 @@ from av.video.stream import VideoStream
 
 from lewm.data.geometry import MAX_PIXELS
 from lewm.data.matroska import damaged_element
+from lewm.data.pictures import decode_jpeg
 
 _FURTHER_BACK = 10.0  # seconds: not every key frame of every container is one from which all can be decoded
 _FLAGS_FRAMES = ("h264", "mpeg4", "mpeg2video", "mpeg1video", "h263")
@@ -150,8 +151,12 @@ def _decode(
                     at_end = not packet.size  # which the splitter takes from a packet
                     for part in (*split.filter(None if at_end else packet), *([None] if at_end else [])):
                         frames += context.decode(part)
+            if context.codec.name == "mjpeg" and packet.size:
+                decode_jpeg(bytes(packet))
         except FFmpegError as error:
             reason = error.strerror
+        except ValueError as error:
+            reason = str(error)
         if any(frame.is_corrupt for frame in frames):
             reason = "not all of a frame could be decoded"
         if messages:

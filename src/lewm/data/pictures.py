@@ -22,6 +22,7 @@ _MAX_BYTES = 2**28
 _ORIENTATION = 0x0112  # in EXIF
 _SQUARE = 0.02  # what a pixel's sides may differ by and it be square: densities are rounded
 _DAMAGE = re.compile("Corrupt JPEG data(?!: bad ICC)|Premature end|Inconsistent progression|Unsupported marker")
+_PADDED = re.compile(r"\b\d extraneous bytes before marker 0xd9")  # as some cameras end every picture
 
 
 def read_image(file: Path | IO[bytes], where: str) -> npt.NDArray[np.uint8]:
@@ -51,7 +52,7 @@ def read_image(file: Path | IO[bytes], where: str) -> npt.NDArray[np.uint8]:
                 if max(image.size) > LONGEST_IMAGE * min(image.size):
                     raise ValueError(f"{image.width}x{image.height} pixels are too long a strip")
                 orientation, shape = image.getexif().get(_ORIENTATION, 1), _pixel_shape(image)
-                pixels = _jpeg(data) if image.format == "JPEG" and image.mode in ("RGB", "L") else None
+                pixels = decode_jpeg(data) if image.format == "JPEG" and image.mode in ("RGB", "L") else None
                 if pixels is None:
                     pixels = _to_rgb(image)
             height, width = square_size(pixels.shape[0], pixels.shape[1], shape, where)
@@ -77,13 +78,25 @@ def _read(file: Path | IO[bytes]) -> bytes:
     return data
 
 
-def _jpeg(data: bytes) -> npt.NDArray[np.uint8] | None:
-    """Decode a JPEG with the library that Pillow uses too, but hear its warnings; None if it is of a rare kind."""
+def decode_jpeg(data: bytes) -> npt.NDArray[np.uint8] | None:
+    """Decode a JPEG with the library that Pillow uses too, but listen to its warnings.
+
+    Args:
+        data: the coded picture.
+
+    Returns:
+        (height, width, 3) red, green, blue; None if it is of a rare kind, or no JPEG.
+
+    Raises:
+        ValueError: it is damaged.
+    """
     import simplejpeg
 
     try:
         return simplejpeg.decode_jpeg(data)
     except ValueError as error:
+        if _PADDED.search(str(error)):
+            return simplejpeg.decode_jpeg(data, strict=False)
         if _DAMAGE.search(str(error)):
             raise
         return None
