@@ -196,3 +196,24 @@ def test_frames_left_out_of_a_video_are_missed(lerobot_v2: Path) -> None:
     path.with_name("new.mp4").rename(path)
     with pytest.raises(ValueError, match=r"has no frame at 0\.400 s \(frame 4\)"):
         list(LeRobotSource(lerobot_v2, ANY).episode(1).frames)
+
+
+def test_a_kind_of_video_most_damage_of_which_stays_unseen_is_reported(lerobot_v2: Path) -> None:
+    assert LeRobotSource(lerobot_v2, ANY).info.origin["notes"] == []
+    edit_info(lerobot_v2, lambda info: info["features"][TOP].update(info={"video.codec": "hevc"}))
+    (note,) = LeRobotSource(lerobot_v2, ANY).info.origin["notes"]
+    assert note.startswith("HEVC video shows most damage nowhere")
+
+
+def test_an_episode_before_damage_of_a_shared_video_is_kept(lerobot_v3: Path, tmp_path: Path) -> None:
+    path = lerobot_v3 / V3_VIDEO
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    place = packets[STARTS[1] + 3].pos
+    assert place is not None
+    data = bytearray(path.read_bytes())
+    data[place + 8 : place + packets[STARTS[1] + 3].size - 2] = bytes(packets[STARTS[1] + 3].size - 10)
+    path.write_bytes(data)
+    bad = skipped(lerobot_v3, tmp_path / "store")
+    assert list(bad) == [1]
+    assert "is damaged at" in bad[1]

@@ -68,9 +68,15 @@ def opened(video: Path, format_: str, name: str) -> Iterator[tuple[InputContaine
         raise ValueError(f"{name}: cannot be read ({error.strerror}); copy or convert it again") from error
 
 
-def blind(stream: VideoStream) -> str | None:
-    """Return what to call a kind of video most damage of which stays unseen, or None for other kinds."""
-    return _BLIND.get(stream.codec_context.codec.name)
+def blindness(codec: str) -> str | None:
+    """Return what to tell of a kind of video most damage of which stays unseen, or None for other kinds.
+
+    Args:
+        codec: FFmpeg's name of its decoder.
+    """
+    if codec not in _BLIND:
+        return None
+    return f"{_BLIND[codec]} video shows most damage nowhere; compare it with its original, as by checksums"
 
 
 def playable(packets: Iterator[Packet]) -> Iterator[Packet]:

@@ -22,7 +22,7 @@ class FrameFit:
     fit: Literal["crop", "pad", "stretch"] = "crop"
     """Cut the longer side to its middle, put black beside the shorter one, or change the proportions."""
     crop_box: tuple[int, int, int, int] | None = None
-    """Left, top, width and height in pixels of the camera's frame: what is kept of it, before anything else."""
+    """Left, top, width and height in pixels of the frame as the camera shows it: what is kept, before anything else."""
 
     def __post_init__(self) -> None:
         if self.image_size < 4 or self.image_size > 4096:

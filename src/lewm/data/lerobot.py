@@ -22,9 +22,10 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from lewm.data.decoding import blindness
 from lewm.data.importing import Format, Frame, ImportOptions, Recording, Source, SourceInfo
 from lewm.data.lerobot_episodes import read_episodes
-from lewm.data.lerobot_features import choose_cameras, choose_numbers, entry_names
+from lewm.data.lerobot_features import choose_cameras, choose_numbers, entry_names, video_codec
 from lewm.data.lerobot_files import INFO, DataFile, exists, fill, find, inside
 from lewm.data.lerobot_frames import Clip, image_frames, video_frames
 from lewm.data.lerobot_meta import CHUNKS, MAX_TEXT, OPTIONAL, V1_MARKS, read_meta, read_statistics, read_texts
@@ -182,6 +183,8 @@ class LeRobotSource(Source):
                 notes.append(str(error))
         if self._empty:
             notes.append(f"cameras without files are left out: {listed(self._empty)}")
+        codecs = [video_codec(meta.features.get(key, {})) for key in self._cameras if key not in self._images]
+        notes += dict.fromkeys(note for codec in codecs if (note := blindness(codec)) is not None)
         if self._range is not None and not self._discrete:
             low, high, _ = self._range
             notes.append(

@@ -107,6 +107,13 @@ def _without_stem(names: list[str]) -> list[str]:
     return [".".join(one[same:]) for one in parts]
 
 
+def video_codec(feature: Mapping[str, Any]) -> str:
+    """Return the codec that a video is said to have, or nothing."""
+    details = [feature.get(name) for name in ("info", "video_info")]
+    codecs = [one.get("video.codec") for one in details if isinstance(one, dict)]
+    return next((codec for codec in codecs if isinstance(codec, str)), "")
+
+
 def _is_depth(feature: Mapping[str, Any]) -> bool:
     details = [feature.get(name) for name in ("info", "video_info")]
     keys = ("is_depth_map", "video.is_depth_map")

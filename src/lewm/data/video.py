@@ -28,7 +28,7 @@ import numpy.typing as npt
 from av.packet import Packet
 
 from lewm.data.clock import check_clock
-from lewm.data.decoding import blind, decoded, opened, playable
+from lewm.data.decoding import blindness, decoded, opened, playable
 from lewm.data.geometry import upright
 from lewm.data.importing import Format, Frame, ImportOptions, Recording, Source, SourceInfo
 from lewm.data.listing import visible
@@ -272,7 +272,7 @@ def _frame_times(video: Path, gaps: list[str]) -> tuple[npt.NDArray[np.int64], n
                 what = "frames without times" if packet.pts is None else f"more than {_MAX_FRAMES} frames"
                 raise ValueError(f"{video.name}: has {what}; convert it to MP4")
             stamps.append(packet.pts)
-        claimed, unit, kind = stream.frames, stream.time_base, blind(stream)
+        claimed, unit, note = stream.frames, stream.time_base, blindness(stream.codec_context.codec.name)
         seconds = container.duration / av.time_base if container.duration and len(container.streams) == 1 else 0.0
     pts = np.unique(np.array(stamps, dtype=np.int64))
     if len(pts) < 2 or unit is None:
@@ -284,8 +284,8 @@ def _frame_times(video: Path, gaps: list[str]) -> tuple[npt.NDArray[np.int64], n
         gaps.append(f"{video.name}: is cut off or damaged, it claims {claimed} frames and has {found}")
     elif not claimed and seconds > times[-1] + _GAP * _interval(times) + max(float(pts[0] * unit), 0.0):
         gaps.append(f"{video.name}: is cut off or damaged, it claims {seconds:.3f} s and has {times[-1]:.3f} s")
-    if kind is not None:
-        gaps.append(f"{video.name}: is {kind} video, in which most damage stays unseen; compare it with its original")
+    if note is not None and note not in gaps:
+        gaps.append(note)
     return pts, times
 
 
