@@ -241,13 +241,20 @@ def test_nothing_is_unpickled(tmp_path: Path, place: str) -> None:
     assert not (tmp_path / "harm").exists()
 
 
-@pytest.mark.parametrize("what", ["data/img/0.0.0.0", "data/img", "data"])
+@pytest.mark.parametrize("what", ["data/img/0.0.0.0", "data/img", "data", "data/.zgroup"])
 def test_links_out_are_not_followed(tmp_path: Path, what: str) -> None:
     path = write(tmp_path / "a.zarr", arrays())
     (path / what).rename(tmp_path / "secret")
     (path / what).symlink_to(tmp_path / "secret")
     text = bad_episode(ZarrSource(path, OPTIONS), 0) if what.endswith("0") else failure(path)
     assert "links out of the store" in text
+
+
+def test_a_store_that_is_a_link_out_of_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.zarr").symlink_to(write(tmp_path / "a.zarr", arrays()))
+    assert "a.zarr: links out of" in failure(tmp_path / "set")
+    check(ZarrSource(tmp_path / "set" / "a.zarr", OPTIONS))  # named by the user
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:

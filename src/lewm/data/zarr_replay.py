@@ -79,6 +79,8 @@ class ZarrSource(Source):
                 f"has {len(stores)} stores, {listed(store.name for store in stores)}" if stores else "is no zarr store"
             )
             raise ValueError(f"{path}: {what}; give one, with data/ and meta/episode_ends")
+        if path.is_dir() and not stores[0].resolve().is_relative_to(path.resolve()):
+            raise ValueError(f"{stores[0].name}: links out of {path}; copy it in, or give the store itself")
         self._name = stores[0].name
         from lewm.data.zarr_store import open_store
 

@@ -83,6 +83,9 @@ class GuardedStore(WrapperStore[LocalStore | ZipStore]):
                     raise ValueError(f"{large[0].filename} has {large[0].file_size} bytes")
             store = cls(ZipStore(path, mode="r", read_only=True))
         store.root, store.whole = path, []
+        for group in ("", "data/", "meta/") if path.is_dir() else ():
+            for name in _METADATA:  # some of which zarr does without
+                store._check_file(group + name)
         return store
 
     def names_in(self, folder: str) -> list[str]:
