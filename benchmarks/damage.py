@@ -103,7 +103,9 @@ def read_video(video: Path, start: int | None = None) -> Pictures:
     found: Pictures = {}
     for at, frame, shape in decoded(video, FORMATS[video.suffix], video.name, start):
         shown = upright(frame, shape, video.name)
-        found[at] = shown.to_ndarray(format="rgb24") if isinstance(shown, av.VideoFrame) else shown
+        found[at] = np.asarray(
+            shown.to_ndarray(format="rgb24") if isinstance(shown, av.VideoFrame) else shown, np.uint8
+        )
     return found
 
 
@@ -130,7 +132,7 @@ def looks_wrong(found: npt.NDArray[np.uint8], whole: npt.NDArray[np.uint8]) -> b
 
 def count_outcomes(data: bytes, read: Callable[[bytes], Pictures], whole: Pictures, files: int) -> dict[str, int]:
     """Count how the damaged copies of a file end."""
-    outcomes = dict.fromkeys(("refused", "cut_off", "looks_right", "looks_wrong"), 0)
+    outcomes: dict[str, int] = dict.fromkeys(("refused", "cut_off", "looks_right", "looks_wrong"), 0)
     for number in range(files):
         try:
             found = read(damage(data, random.Random(number), number % 3))
