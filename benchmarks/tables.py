@@ -242,6 +242,59 @@ def timing(summary: Mapping[str, Any]) -> str:
     return f"{table(head, rows)}\n\nMachine: {facts}; a matrix product in float32: {rate}."
 
 
+def lag(summary: Mapping[str, Any]) -> str:
+    """Return the tables of what the check says of aligned and of shifted actions."""
+    cells = summary["cells"]
+
+    def chosen(**wanted: Any) -> list[Mapping[str, Any]]:
+        return [cell for cell in cells if all(cell[name] == value for name, value in wanted.items())]
+
+    def said(some: Sequence[Mapping[str, Any]], how: str) -> str:
+        count, cases = sum(cell["said"].get(how, 0) for cell in some), sum(cell["cases"] for cell in some)
+        return f"{count} of {cases:,}"
+
+    def share(some: Sequence[Mapping[str, Any]], how: str, least: int = 2) -> str:
+        counts = [by for cell in some for shift, by in cell["by_shift"].items() if abs(int(shift)) >= least]
+        return f"{100 * sum(by.get(how, 0) for by in counts) / max(sum(sum(by.values()) for by in counts), 1):.0f}%"
+
+    def modes(some: Sequence[Mapping[str, Any]]) -> str:
+        total = sum(sum(cell["mode"].values()) for cell in some)
+        return " / ".join(f"{100 * sum(c['mode'].get(how, 0) for c in some) / total:.0f}" for how in MODES)
+
+    head = ["actions", "seen by", "false advice, aligned"]
+    head += ["late, found: smooth", "late: noisy", "early by 3 to 5, found: smooth", "early: noisy"]
+    head += ["another amount, late or early", "mode right / wrong / unknown, %"]
+    rows = []
+    for kind in dict.fromkeys(cell["kind"] for cell in cells):
+        for states in (True, False):
+            some = {"kind": kind, "states": states}
+            shifted = [cell for cell in chosen(**some) if cell["shift"] != "aligned"]
+            found = [
+                share(chosen(**some, shift=shift, smooth=smooth), "right", least)
+                for shift, least in (("late", 2), ("early", 3))
+                for smooth in (True, False)
+            ]
+            name = "states" if states else "frames alone"
+            told = "–" if kind == "discrete" else modes(chosen(**some))
+            false = said(chosen(**some, shift="aligned"), "false")
+            rows.append([kind, name, false, *found, share(shifted, "other amount"), told])
+    sizes = dict.fromkeys(cell["episodes"] for cell in cells)
+    sized = [chosen(episodes=size) for size in sizes]
+    late, early, aligned = ([[c for c in some if c["shift"] == shift] for some in sized] for shift in SHIFTS)
+    few = [
+        ["late, found", *(share(some, "right") for some in late)],
+        ["early by 3 to 5, found", *(share(some, "right", 3) for some in early)],
+        ["false advice, aligned", *(said(some, "false") for some in aligned)],
+        ["called unrelated, aligned", *(said(some, "unrelated") for some in aligned)],
+    ]
+    first, last = summary["seeds"]
+    total = f"False advice in {summary['false_advice']} of {summary['aligned_cases']:,} aligned cases; "
+    total += f"{summary['shifted_cases']:,} cases were shifted; seeds {first} to {last} in each cell."
+    by_size = table(["episodes", *(str(size) for size in sizes)], few)
+    return f"{table(head, rows)}\n\n{by_size}\n\n{total}\n\n{machine(summary)}"
+
+
+SHIFTS, MODES = ("late", "early", "aligned"), ("right", "wrong", "unknown")
 WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "demo": evaluations,
     "headline": headline,
@@ -252,6 +305,7 @@ WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "fuzz-import": fuzz_import,
     "damage": damage,
     "timing": timing,
+    "lag": lag,
 }
 
 

@@ -68,7 +68,9 @@ def unrelated(rng: np.random.Generator, length: int) -> Stretch:
     return rng.normal(size=(length, 2)), 0.03 * rng.normal(size=(length, 2))
 
 
-def measure(robot: Callable[[np.random.Generator, int], Stretch], lag: int, count: int = 20) -> LagCurve | None:
+def measure(
+    robot: Callable[[np.random.Generator, int], Stretch], lag: int, count: int = 20, mode: str = "unknown"
+) -> LagCurve | None:
     thumbs, actions = [], []
     for seed in range(count):
         rng = np.random.default_rng(seed)
@@ -79,13 +81,19 @@ def measure(robot: Callable[[np.random.Generator, int], Stretch], lag: int, coun
         noise = rng.integers(-2, 3, frames.shape)
         thumbs.append(thumbnails(np.clip(frames + noise, 0, 255).astype(np.uint8)))
         actions.append(np.roll(told, lag, axis=0))
-    return measure_lag(thumbs, actions)
+    return measure_lag(thumbs, actions, control_mode=mode)
 
 
-@pytest.mark.parametrize("lag", [0, -2, 1, 3])
-@pytest.mark.parametrize("robot", [quick, to_places])
-def test_lag_is_found(robot: Callable, lag: int) -> None:
-    curve = measure(robot, lag)
+@pytest.mark.parametrize(
+    ("robot", "mode", "lag"),
+    [
+        *((quick, mode, lag) for mode in ("displacement", "velocity") for lag in (0, -3, 1, 4)),
+        *((quick, "unknown", lag) for lag in (0, -3, 2)),
+        *((to_places, mode, lag) for mode in ("position", "unknown") for lag in (0, 3)),
+    ],
+)
+def test_lag_is_found(robot: Callable, mode: str, lag: int) -> None:
+    curve = measure(robot, lag, mode=mode)
     assert curve is not None
     assert curve.related
     assert curve.lag == lag
@@ -98,6 +106,14 @@ def test_robots_that_answer_late_are_not_blamed(robot: Callable) -> None:
     curve = measure(robot, 0)
     assert curve is not None
     assert curve.related
+    assert curve.lag == 0
+
+
+@pytest.mark.parametrize("lag", [-1, -2])
+@pytest.mark.parametrize(("robot", "mode"), [(quick, "displacement"), (to_places, "position"), (to_places, "unknown")])
+def test_what_a_robots_own_delay_may_be_is_not_said(robot: Callable, mode: str, lag: int) -> None:
+    curve = measure(robot, lag, mode=mode)
+    assert curve is not None
     assert curve.lag == 0
 
 
@@ -138,3 +154,37 @@ def test_actions_that_are_no_numbers_do_no_harm() -> None:
     assert curve is not None
     assert np.isfinite([curve.alone, curve.beside]).all()
     assert not curve.related
+
+
+def states_of(seed: int, *, late: int, follows: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Return targets and states of a robot that goes half of the way in each row, led by a smooth path or by itself."""
+    rng = np.random.default_rng(seed)
+    path, place = 0.1 * smooth(rng, 76, 0.95), np.zeros(2)
+    targets, places = np.zeros((76, 2)), np.zeros((76, 2))
+    for t in range(76):
+        places[t] = place
+        targets[t] = 0.9 * place + 0.3 * path[t] if follows else path[t]
+        place = place + 0.5 * (targets[t] - place) + 0.002 * rng.normal(size=2)
+    return targets[8 - late : 68 - late], places[8:68]
+
+
+@pytest.mark.parametrize("follows", [False, True])
+@pytest.mark.parametrize("late", [0, 2, 3, -2, -4])
+def test_states_are_heard_first(late: int, follows: bool) -> None:
+    thumbs = [np.random.default_rng(seed).random((60, 16, 16), dtype=np.float32) for seed in range(20)]
+    pairs = [states_of(seed, late=late, follows=follows) for seed in range(20)]
+    curve = measure_lag(thumbs, [a for a, _ in pairs], states=[s for _, s in pairs], control_mode="position", fps=10.0)
+    assert curve is not None
+    assert curve.by == "states"
+    assert not curve.related  # the frames are noise
+    assert curve.lag == (0 if late == -2 else late)
+
+
+def test_a_second_is_many_rows_of_a_fast_robot() -> None:
+    thumbs = [np.random.default_rng(seed).random((60, 16, 16), dtype=np.float32) for seed in range(20)]
+    pairs = [states_of(seed, late=-4) for seed in range(20)]
+    actions, states = [a for a, _ in pairs], [s for _, s in pairs]
+    for fps, lag in ((10.0, -4), (None, -4), (30.0, 0)):
+        curve = measure_lag(thumbs, actions, states=states, fps=fps)
+        assert curve is not None
+        assert curve.lag == lag

@@ -124,6 +124,11 @@ class Import:
     """Cut the longer side to its middle, put black beside the shorter one, or change the proportions."""
     crop_box: Annotated[tuple[int, int, int, int] | None, tyro.conf.arg(metavar="LEFT TOP WIDTH HEIGHT")] = None
     """Pixels of the camera's frame that are kept, before anything else."""
+    control_mode: Annotated[
+        Literal["position", "displacement", "velocity"] | None,
+        tyro.conf.arg(metavar="{position,displacement,velocity}"),
+    ] = None
+    """What the actions command: where to be, how far or how fast to move; by default it is guessed."""
     frame_skip: int = 1
     """Keep every n-th frame; an action is then the n actions between two of them, concatenated."""
     episodes: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
@@ -150,6 +155,11 @@ class Check:
     """Share of the episodes that training holds out."""
     split_seed: int = DataConfig().split_seed
     """Seed of the split into training and held-out episodes."""
+    control_mode: Annotated[
+        Literal["position", "displacement", "velocity"] | None,
+        tyro.conf.arg(metavar="{position,displacement,velocity}"),
+    ] = None
+    """Write into the store what its actions command: where to be, how far or how fast to move."""
     whole: FlagCreatePairsOff[bool] = False
     """Look at every frame, not at a sample."""
     repair: FlagCreatePairsOff[bool] = False
@@ -450,6 +460,10 @@ def _content(store: "Store") -> str:
     return f"{store.path}: {_counted(store.num_episodes, 'episode')}, {_counted(store.num_frames, 'frame')}"
 
 
+def _control(mode: str, evidence: str) -> str:
+    return f"control mode: {mode} ({evidence})"
+
+
 def _import(argv: list[str]) -> None:
     args = tyro.cli(Import, prog="lewm import", args=argv)
     from lewm.data.importing import ImportOptions, import_recording
@@ -486,6 +500,8 @@ def _import(argv: list[str]) -> None:
         "frames": store.num_frames,
         "image_size": store.meta.image_size,
         "action_size": store.meta.action_size,
+        "control_mode": store.meta.control_mode,
+        "control_evidence": store.meta.control_evidence,
         "frames_fitted": done.fitted,
         "skipped": [{"episode": index, "reason": reason} for index, reason in done.skipped],
         "left_out": done.left_out,
@@ -499,6 +515,8 @@ def _import(argv: list[str]) -> None:
         print(_content(store))
         if done.fitted:
             print(f"frames: {done.fitted}")
+        if store.meta.control_evidence:
+            print(_control(store.meta.control_mode, store.meta.control_evidence))
         for note in store.meta.origin.get("notes", []):
             print(f"note: {note}")
         if done.skipped:
@@ -518,8 +536,12 @@ def _check(argv: list[str]) -> int:
         )
     from lewm.data import Store
     from lewm.data.check import check_store
+    from lewm.data.control_mode import GIVEN
+    from lewm.data.store import set_control_mode
     from lewm.evaluate.check_report import write_check_report
 
+    if args.control_mode is not None:
+        set_control_mode(args.store, args.control_mode, GIVEN)
     store = Store(args.store)
 
     def check(store: Store, *, whole: bool) -> "CheckResult":
@@ -544,6 +566,8 @@ def _check(argv: list[str]) -> int:
     def show() -> None:
         for finding in result.findings:
             print(f"{finding.severity}: {finding.message}; {finding.remedy}")
+        if result.control_evidence:
+            print(_control(result.control_mode, result.control_evidence))
         counts = ", ".join(_counted(result.count(severity), severity) for severity in ("error", "warning", "note"))
         print(f"{_content(store)}; {counts}; {store.path}/check.html")
 

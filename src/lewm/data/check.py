@@ -28,8 +28,9 @@ from lewm.data.check_frames import (
     uniform_frames,
 )
 from lewm.data.check_twins import check_equal_episodes, check_equal_images, equal_episodes
+from lewm.data.control_mode import ControlMode, guess
 from lewm.data.findings import SEVERITIES, Finding, Severity, Span
-from lewm.data.lag import LagCurve, measure_lag
+from lewm.data.lag import LagCurve, measure_lag, measure_views
 from lewm.data.store import Store, split_episodes
 
 FEW_EPISODES = 20  # with a tenth held out, two episodes are left to judge by
@@ -70,7 +71,9 @@ class CheckResult:
         clip_span: frames of an episode that a training clip spans.
         lengths: (E,) frames of each episode.
         actions: how actions are distributed, or None without actions.
-        lag: how well actions predict what changes, or None where that cannot be told.
+        lag: how well actions tell what moves, or None where that cannot be told.
+        control_mode: what continuous actions command, as the store says or, where it does not, as guessed now.
+        control_evidence: how that is known.
         coverage: what the data shows.
         examples: (M,) frames of the store to show, ascending.
     """
@@ -84,6 +87,8 @@ class CheckResult:
     lengths: npt.NDArray[np.int64]
     actions: ActionNumbers | None
     lag: LagCurve | None
+    control_mode: ControlMode
+    control_evidence: str
     coverage: Coverage
     examples: npt.NDArray[np.int64]
 
@@ -94,6 +99,7 @@ class CheckResult:
     def as_json(self) -> dict[str, Any]:
         """Return the findings, and the numbers that fit in a few lines, as plain values."""
         names = ("num_episodes", "num_frames", "episodes_read", "frames_read", "clip_span")
+        names = (*names, "control_mode", "control_evidence")
         numbers: dict[str, Any] = {name: getattr(self, name) for name in names}
         numbers |= {f"{name}s": self.count(name) for name in SEVERITIES}
         numbers["findings"] = []
@@ -106,6 +112,7 @@ class CheckResult:
         numbers["lag"] = lag and {
             "lag": lag.lag,
             "related": lag.related,
+            "by": lag.by,
             "r2_alone": lag.alone.round(4).tolist(),
             "r2_beside": lag.beside.round(4).tolist(),
             "r2_chance": round(lag.chance, 4),
@@ -151,6 +158,7 @@ def check_store(
     uniform, unvaried = uniform_frames(views), check_variation(kept)
     findings = [*_check_size(store, clip_span), *check_finite(store), *check_uniform(views, uniform), *unvaried]
     actions = lag = None
+    mode, evidence = store.meta.control_mode, store.meta.control_evidence
     groups, compared = [], 0
     if images:
         findings += check_equal_images(views, training)
@@ -158,7 +166,7 @@ def check_store(
         actions = measure_actions(store)
         findings += check_actions(store, actions)
     if actions is not None and not unvaried:  # else nothing is seen to move
-        lag = measure_lag([view.pictures for view in kept], [view.actions(store) for view in kept])
+        lag, mode, evidence = _measure_lag(store, kept)
         held, again, shown = still_frames(store, views, actions.std)
         groups, compared = equal_episodes(store)
         findings += [*_check_lag(lag), *check_frozen(views, held), *check_repeated(views, again, shown)]
@@ -174,6 +182,8 @@ def check_store(
         lengths=store.episodes.length,
         actions=actions,
         lag=lag,
+        control_mode=mode,
+        control_evidence=evidence,
         coverage=_coverage(store, kept, compared, compared - sum(len(group) - 1 for group in groups)),
         examples=_examples(kept),
     )
@@ -205,12 +215,28 @@ def _check_size(store: Store, clip_span: int) -> Iterator[Finding]:
         yield Finding(severity, "short-episodes", where, message, remedy, repairable=len(short) < count)
 
 
+def _measure_lag(store: Store, kept: Sequence[View]) -> tuple[LagCurve | None, ControlMode, str]:
+    """Measure the lag by what the actions command, which is guessed if the store does not say it."""
+    thumbs, actions = [view.pictures for view in kept], [view.actions(store) for view in kept]
+    seen = measure_views(thumbs, actions)
+    mode, evidence = store.meta.control_mode, store.meta.control_evidence
+    acts: str = mode
+    if mode == "unknown":
+        found = guess(store, seen)
+        mode, evidence = found.mode, found.evidence
+        acts = "displacement" if found.moves else mode  # or a velocity, which acts alike
+    states = None if store.states is None else [view.states(store) for view in kept]
+    fps = store.meta.fps
+    lag = measure_lag(thumbs, actions, states=states, control_mode=acts, fps=fps, views=seen)
+    return lag, mode, evidence
+
+
 def _check_lag(lag: LagCurve | None) -> Iterator[Finding]:
     """Report actions that do not fit the frames in time, or at all."""
     if lag is None:
         return
     if not lag.related:
-        most = max(lag.alone.max(), lag.beside.max(), 0.0)
+        most = max(lag.in_frames, 0.0)
         message = (
             f"actions tell nothing about what changes in the frames: R² is at most {most:.2f} for actions of up to 5 "
             f"frames earlier or later, and chance makes {lag.chance:.2f}"
@@ -221,10 +247,12 @@ def _check_lag(lag: LagCurve | None) -> Iterator[Finding]:
         side, other = ("late", "earlier") if lag.lag > 0 else ("early", "later")
         frames = f"{abs(lag.lag)} frame{'s' if abs(lag.lag) > 1 else ''}"
         message = (
-            f"actions seem to come {frames} {side}: shifted by that they predict what changes with an R² of "
-            f"{lag.r2[0]:.2f}, and as they are with {lag.r2[1]:.2f}"
+            f"actions seem to come {frames} {side}: shifted by that they predict what changes in the {lag.by} with an "
+            f"R² of {lag.r2[0]:.2f}, and as they are with {lag.r2[1]:.2f}"
         )
-        remedy = f"shift the actions {frames} {other} within each episode, unless the robot itself reacts late"
+        remedy = f"shift the actions {frames} {other} within each episode"
+        if lag.lag < 0:
+            remedy += ", unless the robot itself reacts late"
         yield Finding("warning", "action-lag", (), message, remedy)
 
 

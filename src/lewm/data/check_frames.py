@@ -75,15 +75,26 @@ class View:
         """Return the actions of these frames."""
         return np.asarray(store.actions[self.start : self.start + len(self)])
 
+    def states(self, store: Store) -> npt.NDArray[np.float32]:
+        """Return the states of these frames, of a store that has some."""
+        assert store.states is not None
+        return np.asarray(store.states[self.start : self.start + len(self)])
 
-def look(store: Store, *, whole: bool) -> list[View]:
-    """Look at windows of the episodes: a sample spread over all of them, or all; keep the thumbnails of the sample."""
+
+def look(store: Store, *, whole: bool, most_bytes: int = MOST_BYTES) -> list[View]:
+    """Look at windows of the episodes: a sample spread over all of them, or all; keep the thumbnails of the sample.
+
+    Args:
+        store: the data.
+        whole: look at every frame.
+        most_bytes: of frames in the sample.
+    """
     windows = [
         Span(episode, first, min(first + WINDOW, length))
         for episode, length in enumerate(store.episodes.length.tolist())
         for first in range(0, max(length - OVERLAP, 1), WINDOW - OVERLAP)
     ]
-    budget = max(min(MOST_FRAMES, MOST_BYTES // store.frames[0].nbytes), WINDOW)
+    budget = max(min(MOST_FRAMES, most_bytes // store.frames[0].nbytes), WINDOW)
     chosen, frames = set(), 0
     for k in np.random.default_rng(0).permutation(len(windows)).tolist():
         frames += windows[k].stop - windows[k].first

@@ -20,9 +20,10 @@ import numpy as np
 import numpy.typing as npt
 from av.error import FFmpegError
 
+from lewm.data.control_mode import GIVEN, write_guess
 from lewm.data.fit import FrameFit, FrameFitter
 from lewm.data.foreign import describe
-from lewm.data.store import Store, StoreMeta, StoreWriter
+from lewm.data.store import Store, StoreMeta, StoreWriter, set_control_mode
 from lewm.processes import frame_counter, in_order, num_cores
 
 FORMATS: dict[str, str] = {
@@ -66,6 +67,8 @@ class ImportOptions(FrameFit):
     """Columns, datasets or features that are the action, concatenated in this order; empty to detect them."""
     state: tuple[str, ...] = ()
     """Columns, datasets or features that are the state, concatenated in this order; empty to detect them."""
+    control_mode: Literal["position", "displacement", "velocity"] | None = None
+    """What continuous actions command: where to be, how far or how fast to move; by default it is guessed."""
     frame_skip: int = 1
     """Keep every n-th frame; an action is then the n actions between two of them, concatenated."""
 
@@ -337,6 +340,10 @@ def import_episodes(
         if writer.num_episodes == 0:
             index, reason = skipped[0]
             raise ValueError(f"{path}: none of its {total} episodes can be imported; episode {index}: {reason}")
+    if options.control_mode is not None:
+        set_control_mode(out, options.control_mode, GIVEN)
+    elif todo or not Store(out).meta.control_evidence:
+        write_guess(out)
     return Imported(Store(out), tuple(skipped), fitted, tuple(left_out))
 
 
@@ -355,6 +362,8 @@ def store_meta(source: Source, path: Path, options: ImportOptions) -> StoreMeta:
         image_size=options.image_size,
         action_kind=info.action_kind,
         action_size=info.action_size * skip,
+        control_mode=options.control_mode or "unknown",
+        control_evidence="" if options.control_mode is None else GIVEN,
         action_names=names if skip == 1 else tuple(f"{name}+{k}" for k in range(skip) for name in names),
         state_names=info.state_names,
         fps=None if info.fps is None else info.fps / skip,

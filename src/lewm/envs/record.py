@@ -10,6 +10,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
+from lewm.data.control_mode import GIVEN, write_guess
 from lewm.data.fit import FrameFit, FrameFitter
 from lewm.data.store import Store, StoreMeta, StoreWriter
 
@@ -35,6 +36,8 @@ class Recorder(gymnasium.Wrapper):
         image_size: height and width of the stored frames in pixels.
         fit: how frames become squares; see `FrameFit`.
         source: where the episodes come from, in a few words; one store has one source.
+        control_mode: what real actions command: where to be, how far or how fast to move; by default it is guessed
+            on closing.
 
     Raises:
         ValueError: the environment draws no frames, its actions cannot be stored, or the store holds something else.
@@ -48,6 +51,7 @@ class Recorder(gymnasium.Wrapper):
         image_size: int = 64,
         fit: Literal["crop", "pad", "stretch"] = "crop",
         source: str = "lewm record",
+        control_mode: Literal["position", "displacement", "velocity"] | None = None,
     ) -> None:
         if not isinstance(env, gymnasium.Env):
             raise ValueError(f"env={type(env).__name__}: must be one gymnasium.Env; record vectors one by one")
@@ -66,6 +70,8 @@ class Recorder(gymnasium.Wrapper):
             image_size=image_size,
             action_kind=kind,
             action_size=size,
+            control_mode=control_mode or "unknown",
+            control_evidence="" if control_mode is None else GIVEN,
             state_names=tuple(f"observation[{i}]" for i in range(count)),
             fps=float(fps) if fps else None,
             source=source,
@@ -77,6 +83,7 @@ class Recorder(gymnasium.Wrapper):
         self._seed: int = 0
         self._observation: Any = None
         self._under_way: bool = False
+        self._added: bool = False  # an episode since the control mode was guessed
         self._frames: list[NDArray[np.uint8]] = []
         self._actions: list[NDArray] = []
         self._states: list[NDArray] = []
@@ -118,14 +125,18 @@ class Recorder(gymnasium.Wrapper):
             np.stack(states) if states else None,
             seed=self._seed,
         )
+        self._added = True
 
     def close(self) -> None:
-        """Write the episode so far, and close store and environment."""
+        """Write the episode so far, close store and environment, and guess the control mode if it was not given."""
         try:
             self.end_episode()
         finally:
             self.writer.close()
             super().close()
+        if self._added:
+            self._added = False
+            write_guess(self.writer.path)
 
     def __exit__(
         self,
@@ -150,6 +161,7 @@ def record(
     fit: Literal["crop", "pad", "stretch"] = "crop",
     episode_length: int = 1000,
     seed: int = 0,
+    control_mode: Literal["position", "displacement", "velocity"] | None = None,
 ) -> Store:
     """Record episodes of a policy in a Gymnasium environment, going on after those that the store already has.
 
@@ -164,6 +176,7 @@ def record(
         fit: how frames become squares; see `FrameFit`.
         episode_length: frames of an episode, at most.
         seed: seed of the first states, and of the actions that are drawn.
+        control_mode: as for `Recorder`.
 
     Returns:
         The store.
@@ -176,7 +189,8 @@ def record(
         if value < least:
             raise ValueError(f"{name}={value}: must be at least {least}; give a larger number")
     source = f"lewm record, seed {seed}, episode length {episode_length}"
-    recorder = Recorder(env, out, image_size=image_size, fit=fit, source=source)
+    recorder = Recorder(env, out, image_size=image_size, fit=fit, source=source, control_mode=control_mode)
+    had = recorder.writer.num_episodes
     with recorder.writer:
         for index in range(recorder.writer.num_episodes, episodes):
             first, drawing = (int(value) for value in np.random.SeedSequence([seed, index]).generate_state(2))
@@ -188,6 +202,8 @@ def record(
                 if terminated or truncated:
                     break
             recorder.end_episode()
+    if recorder.writer.num_episodes > had:
+        write_guess(recorder.writer.path)
     return Store(out)
 
 

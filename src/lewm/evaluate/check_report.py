@@ -78,6 +78,8 @@ def _head(store: Store, result: CheckResult) -> str:
         "actions": kind[meta.action_kind],
         "looked at": f"{result.frames_read:,} frames of {result.episodes_read:,} episodes",
     }
+    if result.control_evidence:
+        facts["actions command"] = f"{result.control_mode}: {result.control_evidence}"
     if meta.fps is not None:
         facts["frames a second"] = f"{meta.fps:g}"
     listed = "".join(f"<div><dt>{name}</dt><dd>{html.escape(str(value))}</dd></div>" for name, value in facts.items())
@@ -160,18 +162,19 @@ def _lag(result: CheckResult, check_figures: ModuleType) -> str:
         return missing("There is too little to tell: episodes are short, or frames or actions never change.")
     picture = check_figures.lag_curves(
         LAGS,
-        [("action alone", lag.alone), ("beside frame and last change", lag.beside)],
+        [("action alone", lag.alone), ("beside what is known", lag.beside)],
         lag.chance,
         lag.lag if lag.related else None,
         name="lag-curve",
-        description=f"R² of the change between two frames over the lag of the actions: {_told(lag)}",
+        description=f"R² of the change in the {lag.by} from row to row over the lag of the actions: {_told(lag)}",
     )
     return figure(
         picture,
-        "How well the action of an earlier or later row predicts what changes from one frame to the next, on episodes "
-        "that the regression was not fitted on: by itself, and what it adds to the frame and the change before. The "
-        "peak belongs at 0. By itself, it may be at earlier rows for a robot that answers late; beside the frame, at "
-        "later rows for a policy that follows from the frame.",
+        f"How well the action of an earlier or later row predicts what changes in the {lag.by} from row to row, "
+        "on episodes that the regression was not fitted on: by itself (a target: with where the robot is), and what it "
+        "adds to what is known before, the place and the last changes. The peak belongs at 0. By itself, it may be at "
+        "earlier rows for a robot that answers late; beside what is known, at later rows for smooth actions, or for a "
+        "policy that follows what it sees. A lag is only called one where that cannot be the cause.",
     )
 
 
