@@ -30,8 +30,8 @@ STEPS = (0, 10**9)  # a new training, and one that goes on after a year
 def build(path: Path, size: int) -> int:
     """Write the index of a store of `size` bytes, and its frames as a hole; returns the number of episodes."""
     meta = StoreMeta(task="x", image_size=IMAGE_SIZE, action_kind="continuous", action_size=ACTION_SIZE)
-    with StoreWriter(path, meta):
-        pass
+    with StoreWriter(path, meta) as writer:
+        writer.append(np.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8), np.zeros((1, ACTION_SIZE)))
     frame, action = IMAGE_SIZE * IMAGE_SIZE * 3, ACTION_SIZE * 4
     episodes = np.arange(size // frame // LENGTH)
     columns = {
@@ -44,7 +44,7 @@ def build(path: Path, size: int) -> int:
     pq.write_table(pa.table(columns), path / "episodes.parquet")
     for name, row in (("frames", frame), ("actions", action)):
         file = path / f"{name}.npy"
-        os.truncate(file, file.stat().st_size + len(episodes) * LENGTH * row)
+        os.truncate(file, file.stat().st_size + (len(episodes) * LENGTH - 1) * row)
     return len(episodes)
 
 

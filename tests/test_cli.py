@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -29,7 +30,6 @@ import lewm.train.loop
 from lewm import cli
 from lewm.cli import main
 from lewm.config import EvalConfig, PlanConfig
-from lewm.data import Store
 from lewm.train.checkpoint import load_config, save_config
 from tiny import IMAGE, tiny
 
@@ -196,8 +196,9 @@ def test_wrong_values_are_one_line(tmp_path: Path, folder: Path, capsys: pytest.
 
 
 def test_empty_store_is_one_line(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    meta = Store(folder / "store").meta
-    lewm.StoreWriter(tmp_path / "empty", meta).close()
+    shutil.copytree(folder / "store", tmp_path / "empty")
+    table = pq.read_table(tmp_path / "empty" / "episodes.parquet")
+    pq.write_table(table.slice(0, 0), tmp_path / "empty" / "episodes.parquet")
     line = error_of(["train", "--data", str(tmp_path / "empty"), "--out", str(tmp_path / "new")], capsys)
     assert "no complete episode" in line
 

@@ -15,7 +15,8 @@ import pytest
 
 from lewm.data import Store, importing
 from lewm.data.fit import FrameFit, FrameFitter
-from lewm.data.importing import ImportOptions, Recording, Source, SourceInfo, detect_format, import_recording
+from lewm.data.importing import detect_format, import_recording
+from lewm.data.source import ImportOptions, Recording, Source, SourceInfo
 
 LENGTHS = (7, 5, 9)
 
@@ -127,9 +128,8 @@ def test_cameras_are_tiled(fake: Path) -> None:
     frames = run(fake, cameras=("left", "right", "top")).store.frames
     view = picture(0, 0, 4, 4)
     assert frames.shape[1:] == (8, 8, 3)
-    for k, (top, left) in enumerate([(0, 0), (0, 4), (4, 0)]):
-        np.testing.assert_array_equal(frames[0, top : top + 4, left : left + 4], view + k)
-    assert (frames[0, 4:, 4:] == 0).all()
+    np.testing.assert_array_equal(frames[0, :4], np.concatenate([view, view], axis=1))  # the upper half
+    np.testing.assert_array_equal(frames[0, 4:], np.concatenate([view + 1, view + 2], axis=1))
 
 
 def test_a_bad_episode_is_skipped_and_reported(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,15 +139,19 @@ def test_a_bad_episode_is_skipped_and_reported(fake: Path, monkeypatch: pytest.M
     assert done.store.episodes.source == ["fake/0", "fake/2"]
     assert done.store.episodes.seed.tolist() == [0, 2]
     np.testing.assert_array_equal(done.store.frames[done.store.episode(1)][3], picture(2, 3))
+    assert run(fake).skipped == done.skipped  # it is tried again
     monkeypatch.setattr(FakeSource, "bad", ())
-    assert run(fake).store.num_episodes == 2  # an episode between stored ones stays out
+    mended = run(fake)
+    assert mended.skipped == ()
+    assert mended.store.episodes.seed.tolist() == [0, 2, 1]  # behind the others
+    np.testing.assert_array_equal(mended.store.frames[mended.store.episode(2)][3], picture(1, 3))
 
 
 def test_nothing_but_bad_episodes_is_an_error(fake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeSource, "bad", (0, 1, 2))
     with pytest.raises(ValueError, match=r"none of its 3 episodes can be imported; episode 0: fake/0: is broken"):
         run(fake)
-    assert not (fake.parent / "store" / ".import").exists()
+    assert not (fake.parent / "store").exists()
 
 
 @pytest.mark.parametrize(("extra", "has"), [(-2, "5"), (1, "more")])
@@ -171,7 +175,7 @@ def test_goes_on_where_it_stopped(fake: Path) -> None:
 
 def test_other_options_do_not_go_into_the_same_store(fake: Path) -> None:
     run(fake)
-    with pytest.raises(ValueError, match=r"origin=.*append the same kind of data or give another folder"):
+    with pytest.raises(ValueError, match=r"^fit='pad': the store has 'crop'; append the same .* give another folder$"):
         run(fake, fit="pad")
 
 
@@ -200,7 +204,7 @@ def test_unknown_formats(tmp_path: Path) -> None:
         ({"cameras": ("a", "a")}, "cameras=a, a: a camera is named twice"),
         ({"action": ("a", "b", "a")}, "action=a, b, a: a name is given twice"),
         ({"state": ("a", "a")}, "state=a, a: a name is given twice"),
-        ({"cameras": ("a", "b"), "image_size": 9}, "image_size=9: must be divisible by 2 to tile 2 cameras; use 8"),
+        ({"cameras": ("a", "b"), "image_size": 6}, "image_size=6: is too small for 2 cameras; use 8 or more"),
         ({"cameras": ("a", "b"), "crop_box": (0, 0, 4, 4)}, "crop_box=.*is of one camera"),
     ],
 )

@@ -193,10 +193,10 @@ def count_calls(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -
 
 
 def test_kill_at_every_step_of_an_append(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = count_calls(monkeypatch, lambda: write(tmp_path / "count", 1))
-    steps_to_create = count_calls(monkeypatch, lambda: write(tmp_path / "create", 0))
-    assert steps - steps_to_create >= 3 * 3 + 3  # data, header, fsync for 3 arrays; write, fsync, rename for the table
-    for at in range(steps - steps_to_create):
+    with StoreWriter(write(tmp_path / "count", 1), META) as writer:
+        steps = count_calls(monkeypatch, lambda: append(writer, 1))
+    assert steps >= 3 * 3 + 3  # data, header, fsync for 3 arrays; write, fsync, rename for the table
+    for at in range(steps):
         path = write(tmp_path / f"append{at}", 2)
         writer = StoreWriter(path, META)
         with failing(monkeypatch, at, Killed()), pytest.raises(Killed):
@@ -246,14 +246,71 @@ def test_real_write_error(tmp_path: Path) -> None:
 
 
 def test_kill_while_a_store_is_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = count_calls(monkeypatch, lambda: write(tmp_path / "count", 0))
+    def append_other(writer: StoreWriter) -> None:
+        writer.append(np.zeros((3, 4, 4, 3), np.uint8), np.zeros(3, np.int64))
+
+    with StoreWriter(tmp_path / "count", DISCRETE) as writer:
+        steps = count_calls(monkeypatch, lambda: append_other(writer))
     for at in range(steps):
         path = tmp_path / f"store{at}"
+        killed = StoreWriter(path, DISCRETE)  # of other data, which does not bind the folder
         with failing(monkeypatch, at, Killed()), pytest.raises(Killed):
-            StoreWriter(path, META)
-        with pytest.raises(ValueError, match=r"collect or import|no episode is complete|no complete episode"):
-            Store(path)
+            append_other(killed)
+        killed._lock.close()  # all that a kill does; nothing is tidied
+        with contextlib.suppress(ValueError):
+            assert Store(path).num_episodes == 0
         check(write(path, 2), 2)
+
+
+def left(path: Path) -> list[str]:
+    return sorted(str(file.relative_to(path)) for file in path.rglob("*"))
+
+
+def test_a_writer_that_stored_nothing_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for path in (tmp_path / "new" / "deep", tmp_path):
+        with StoreWriter(path, META):
+            pass
+        assert left(tmp_path) == []
+        with pytest.raises(ValueError, match="frames"), StoreWriter(path, META) as writer:
+            writer.append(FRAMES[:0], ACTIONS[:0], STATES[:0])
+        assert left(tmp_path) == []
+        with (
+            pytest.raises(OSError, match="disk full"),
+            StoreWriter(path, META) as writer,
+            failing(monkeypatch, 20, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
+        ):
+            append(writer, 0)
+        assert left(tmp_path) == []
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="is not a store"):
+        StoreWriter(tmp_path, META)
+    assert left(tmp_path) == ["thesis.txt"]
+
+
+def test_a_store_without_episodes_binds_nobody(tmp_path: Path) -> None:
+    """Such as one that an earlier version or a kill has left."""
+    write(tmp_path, 2)
+    pq.write_table(pq.read_table(tmp_path / "episodes.parquet").slice(0, 0), tmp_path / "episodes.parquet")
+    with StoreWriter(tmp_path, DISCRETE) as writer:
+        writer.append(np.zeros((3, 4, 4, 3), np.uint8), np.zeros(3, np.int64))
+    assert Store(tmp_path).meta == DISCRETE
+    assert not (tmp_path / "states.npy").exists()
+
+
+def test_a_writer_whose_lock_was_removed_takes_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fcntl")
+    take, taken = store_module._take_lock, []
+
+    def late(lock, path: Path) -> None:
+        if not taken:
+            (path / ".lock").unlink()  # as a writer that stored nothing does
+        taken.append(lock)
+        take(lock, path)
+
+    monkeypatch.setattr(store_module, "_take_lock", late)
+    with StoreWriter(tmp_path, META) as writer:
+        assert len(taken) == 2
+        assert os.path.samestat(os.fstat(writer._lock.fileno()), (tmp_path / ".lock").stat())
 
 
 WRITER = """
@@ -489,8 +546,10 @@ def test_missing_and_empty_store(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="is not a store") as error:
             Store(path)
         one_line(error)
+    path = write(tmp_path / "empty", 1)
+    pq.write_table(pq.read_table(path / "episodes.parquet").slice(0, 0), path / "episodes.parquet")
     with pytest.raises(ValueError, match="no complete episode") as error:
-        Store(write(tmp_path / "empty", 0))
+        Store(path)
     one_line(error)
 
 

@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from lewm.data import Store as Store
     from lewm.data import StoreMeta as StoreMeta
     from lewm.data import StoreWriter as StoreWriter
+    from lewm.data.cameras import CameraFitter as CameraFitter
     from lewm.data.check import check_store as check_store
     from lewm.data.fit import FrameFit as FrameFit
     from lewm.data.fit import FrameFitter as FrameFitter
-    from lewm.data.importing import ImportOptions as ImportOptions
     from lewm.data.importing import import_recording as import_recording
     from lewm.data.lag import measure_lag as measure_lag
+    from lewm.data.source import ImportOptions as ImportOptions
     from lewm.envs import TASKS as TASKS
     from lewm.envs import Recorder as Recorder
     from lewm.envs import Task as Task
@@ -43,11 +44,12 @@ if TYPE_CHECKING:
 # Where each public name lives. `lewm.train` is the room of that name, so its function is `train_run` here.
 _HOMES = {
     "TASKS": ("lewm.envs", "TASKS"),
+    "CameraFitter": ("lewm.data.cameras", "CameraFitter"),
     "ClipSampler": ("lewm.data", "ClipSampler"),
     "Config": ("lewm.config", "Config"),
     "FrameFit": ("lewm.data.fit", "FrameFit"),
     "FrameFitter": ("lewm.data.fit", "FrameFitter"),
-    "ImportOptions": ("lewm.data.importing", "ImportOptions"),
+    "ImportOptions": ("lewm.data.source", "ImportOptions"),
     "LatentController": ("lewm.plan", "LatentController"),
     "LoadedRun": ("lewm.train", "LoadedRun"),
     "Recorder": ("lewm.envs", "Recorder"),

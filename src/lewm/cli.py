@@ -520,7 +520,7 @@ def _import(argv: list[str]) -> None:
         for note in store.meta.origin.get("notes", []):
             print(f"note: {note}")
         if done.skipped:
-            print(f"skipped: {_counted(len(done.skipped), 'episode')}, named above")
+            print(f"skipped: {_counted(len(done.skipped), 'episode')}, named above; run again to add what is mended")
         if done.left_out:
             named = "named above" if len(done.left_out) <= _NAMED else f"the first {_NAMED} named above"
             print(f"left out: {_counted(len(done.left_out), 'single picture')}, {named}")

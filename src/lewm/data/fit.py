@@ -8,6 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import Interpolation, VideoReformatter
 
+Frame = av.VideoFrame | npt.NDArray[np.uint8]
+"""A decoded video frame, or (height, width, 3) uint8 in the order red, green, blue."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrameFit:
@@ -33,18 +36,29 @@ class FrameFit:
                 "give pixels of the camera's frame"
             )
 
-    def describe(self, height: int, width: int) -> str:
-        """Say in a few words what happens to frames of height x width pixels."""
+    def describe(self, height: int, width: int, size: tuple[int, int] | None = None) -> str:
+        """Say in a few words what happens to frames of height x width pixels.
+
+        Args:
+            height: of the camera's frame.
+            width: of the camera's frame.
+            size: height and width of what they become; `image_size` twice if not given.
+        """
+        rows, columns = size or (self.image_size, self.image_size)
         text = f"{width}x{height}"
         if self.crop_box is not None:
             _, _, width, height = self.crop_box
             text += f", of which {width}x{height}"
-        size = self.image_size
-        if height == width or self.fit == "stretch":
-            return f"{text}, scaled to {size}x{size}" + (", proportions changed" if height != width else "")
-        side = min(height, width)
-        what = f", cut to {side}x{side}" if self.fit == "crop" else ", with black borders"
-        return f"{text}{what}, scaled to {size}x{size}"
+        scaled = f"scaled to {columns}x{rows}"
+        if height * columns == width * rows:
+            return f"{text}, {scaled}"
+        if self.fit == "stretch":
+            return f"{text}, {scaled}, proportions changed"
+        if self.fit == "pad":
+            return f"{text}, with black borders, {scaled}"
+        tall = height * columns > width * rows  # beside the wanted shape
+        kept = (width, round(width * rows / columns)) if tall else (round(height * columns / rows), height)
+        return f"{text}, cut to {kept[0]}x{kept[1]}, {scaled}"
 
 
 class FrameFitter:
@@ -52,14 +66,17 @@ class FrameFitter:
 
     Args:
         fit: what is wanted.
+        size: height and width of what frames become, where it is a tile and no square; `image_size` twice if not given.
     """
 
-    def __init__(self, fit: FrameFit) -> None:
+    def __init__(self, fit: FrameFit, size: tuple[int, int] | None = None) -> None:
         self.fit = fit
+        self.size: tuple[int, int] = size or (fit.image_size, fit.image_size)
+        """Height and width of what frames become."""
         self._scaler = VideoReformatter()
 
-    def __call__(self, frame: av.VideoFrame | npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return a frame as (image_size, image_size, 3) uint8.
+    def __call__(self, frame: Frame) -> npt.NDArray[np.uint8]:
+        """Return a frame as (image_size, image_size, 3) uint8, or of the tile's size.
 
         Args:
             frame: a decoded video frame, or (height, width, 3) uint8 in the order red, green, blue.
@@ -67,7 +84,7 @@ class FrameFitter:
         Raises:
             ValueError: the array has another shape or type, or the crop box does not lie inside the frame.
         """
-        fit, size = self.fit, self.fit.image_size
+        fit, (rows, columns) = self.fit, self.size
         if isinstance(frame, np.ndarray) and (
             frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8 or 0 in frame.shape
         ):
@@ -84,7 +101,7 @@ class FrameFitter:
                 )
             frame = np.ascontiguousarray(pixels[top : top + height, left : left + width])
         if isinstance(frame, np.ndarray):
-            if frame.shape[:2] == (size, size):
+            if frame.shape[:2] == self.size:
                 return frame
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
         height, width = self._scaled(frame.height, frame.width)
@@ -94,19 +111,21 @@ class FrameFitter:
         )
         scaled = np.asarray(reformatted.to_ndarray(), dtype=np.uint8)  # (height, width, 3)
         if fit.fit == "crop":
-            top, left = (height - size) // 2, (width - size) // 2
-            return np.ascontiguousarray(scaled[top : top + size, left : left + size])
-        if fit.fit == "pad" and (height, width) != (size, size):
-            out = np.zeros((size, size, 3), dtype=np.uint8)
-            top, left = (size - height) // 2, (size - width) // 2
+            top, left = (height - rows) // 2, (width - columns) // 2
+            return np.ascontiguousarray(scaled[top : top + rows, left : left + columns])
+        if fit.fit == "pad" and (height, width) != self.size:
+            out = np.zeros((rows, columns, 3), dtype=np.uint8)
+            top, left = (rows - height) // 2, (columns - width) // 2
             out[top : top + height, left : left + width] = scaled
             return out
         return scaled
 
     def _scaled(self, height: int, width: int) -> tuple[int, int]:
         """Return height and width of the whole frame after scaling."""
-        size = self.fit.image_size
+        rows, columns = self.size
         if self.fit.fit == "stretch":
-            return size, size
-        side = min(height, width) if self.fit.fit == "crop" else max(height, width)
-        return max(round(height * size / side), 1), max(round(width * size / side), 1)
+            return rows, columns
+        tall = height * columns > width * rows  # beside the wanted shape
+        if tall == (self.fit.fit == "crop"):
+            return max(round(height * columns / width), 1), columns
+        return rows, max(round(width * rows / height), 1)

@@ -19,10 +19,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lewm.data.fit import Frame
 from lewm.data.images import is_image
-from lewm.data.importing import Format, Frame, ImportOptions, Recording, Source, SourceInfo
 from lewm.data.listing import glance, listed, natural_key, visible
 from lewm.data.pictures import read_image
+from lewm.data.source import Format, ImportOptions, Recording, Source, SourceInfo
 from lewm.data.tables import TABLES, TIMES, Columns, check_inside, choose_columns, group_rows, numbers, read_table
 
 _PICTURES = ("image", "frame", "picture", "file", "filename", "file_name", "image_path", "frame_path", "path")
@@ -112,6 +113,11 @@ class FrameFolderSource(Source):
     def num_episodes(self) -> int:
         """Films."""
         return len(self._films)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the films."""
+        return tuple("" if isinstance(film, str) else film.name for film in self._films)
 
     def length(self, index: int) -> int:
         """Return the number of pictures of a film."""

@@ -16,9 +16,9 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from lewm.data.importing import Format, ImportOptions, LeftOut, Recording, Source, SourceInfo
 from lewm.data.listing import glance, is_hidden
 from lewm.data.pictures import read_image
+from lewm.data.source import Format, ImportOptions, LeftOut, Recording, Source, SourceInfo
 
 FOLDER_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 LABEL = "label"
@@ -80,7 +80,9 @@ class ImageFolderSource(Source):
     def info(self) -> SourceInfo:
         """Images without actions, and their classes and splits."""
         counts = {split: len(names) for split, names in self._splits.items()}
-        origin: dict[str, object] = {"images": sum(counts.values()), "classes": self._classes}
+        names = [name for members in self._splits.values() for name in members]
+        digest = hashlib.blake2b(b"\0".join(map(os.fsencode, names)), digest_size=8).hexdigest()
+        origin: dict[str, object] = {"images": len(names), "classes": self._classes, "digest": digest}
         if self._has_splits:
             said = ", ".join(f"{count} of {split}" for split, count in counts.items())
             origin |= {

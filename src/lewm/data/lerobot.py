@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lewm.data.decoding import blindness
-from lewm.data.importing import Format, Frame, ImportOptions, Recording, Source, SourceInfo
+from lewm.data.fit import Frame
 from lewm.data.lerobot_episodes import read_episodes
 from lewm.data.lerobot_features import choose_cameras, choose_numbers, entry_names, video_codec
 from lewm.data.lerobot_files import INFO, DataFile, exists, fill, find, inside
@@ -31,6 +31,7 @@ from lewm.data.lerobot_frames import Clip, image_frames, video_frames
 from lewm.data.lerobot_meta import CHUNKS, MAX_TEXT, OPTIONAL, V1_MARKS, read_meta, read_statistics, read_texts
 from lewm.data.lerobot_rows import MAX_FRAMES, Column, episode_rows, read_numbers, table_columns, value_range
 from lewm.data.listing import is_hidden_path, listed
+from lewm.data.source import Format, ImportOptions, Recording, Source, SourceInfo
 
 _BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 _MAX_TEXTS = 100
@@ -117,6 +118,18 @@ class LeRobotSource(Source):
     def num_episodes(self) -> int:
         """Episodes in the table, and parts of the table that cannot be read."""
         return len(self._episodes.numbers) + len(self._episodes.problems)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The numbers that the table gives; the files may be others when the data set has grown."""
+        return (
+            *(f"episode {number}" for number in self._episodes.numbers.tolist()),
+            *("" for _ in self._episodes.problems),
+        )
+
+    def name_of(self, stored: str) -> str:
+        """Return the name of the episode with a source that is stored."""
+        return stored.partition(" of ")[0]
 
     def length(self, index: int) -> int:
         """Return the number of frames that the episode table gives."""

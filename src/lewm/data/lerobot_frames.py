@@ -12,8 +12,8 @@ import pyarrow as pa
 from av.video.stream import VideoStream
 
 from lewm.data.decoding import decoded, opened
+from lewm.data.fit import Frame
 from lewm.data.geometry import upright
-from lewm.data.importing import Frame
 from lewm.data.lerobot_files import DataFile, clipped
 from lewm.data.lerobot_rows import holds_images, read_batches
 from lewm.data.pictures import read_image

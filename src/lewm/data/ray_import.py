@@ -5,7 +5,7 @@ import logging
 import os
 import pickle
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,21 +15,15 @@ import ray  # pyright: ignore[reportMissingImports]
 import ray.data  # pyright: ignore[reportMissingImports]
 from ray.exceptions import RayError, RayTaskError  # pyright: ignore[reportMissingImports]
 
-from lewm.data.importing import (
-    EpisodeStream,
-    Format,
-    Imported,
-    ImportOptions,
-    Source,
-    import_episodes,
-    read_episode,
-    worker_source,
-)
+from lewm.data.importing import EpisodeStream, Imported, import_episodes, read_episode, worker_source
+from lewm.data.source import Format, ImportOptions, Source
+from lewm.files import short_errors
 
 # Frames travel in messages of this size, so that an episode may be larger than any machine's memory.
 _CHUNK_BYTES = 32 << 20
 
 
+@short_errors()
 def import_with_ray(
     path: str | Path,
     out: str | Path,
@@ -89,7 +83,7 @@ def connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _read_all(source: Source, path: Path, options: ImportOptions, todo: range, scratch: Path) -> EpisodeStream:
+def _read_all(source: Source, path: Path, options: ImportOptions, todo: Sequence[int], scratch: Path) -> EpisodeStream:
     """Yield every episode in order, or why it cannot be imported, decoded anywhere in the cluster."""
     if not todo:
         return
@@ -101,9 +95,10 @@ def _read_all(source: Source, path: Path, options: ImportOptions, todo: range, s
     episodes.context.execution_options.preserve_order = True
     episodes.context.enable_progress_bars = False
     episodes.context.print_on_execution_start = False
-    index = todo.start
+    done = 0
     try:
         for row in episodes.iter_rows():
+            index = todo[done]
             assert row["index"] == index, "Ray has changed the order"
             file = scratch / f"{index}.frames"
             with open(file, "ab") as out:
@@ -111,11 +106,12 @@ def _read_all(source: Source, path: Path, options: ImportOptions, todo: range, s
             if row["episode"]:
                 episode = pickle.loads(row["episode"])
                 yield episode if isinstance(episode, str) else replace(episode, frames=file)
-                index += 1
+                done += 1
     except RayError as error:
         # Of a failed task Ray has the tracebacks as text, the one that began it first.
         lines = str(error).partition("\n\nThe above exception")[0].strip().splitlines()
         reason = lines[-1 if isinstance(error, RayTaskError) else 0]
+        index = todo[min(done, len(todo) - 1)]
         raise RuntimeError(
             f"episode={index} or one after it: the cluster failed ({reason}); the episodes before are stored, run "
             "again to go on"

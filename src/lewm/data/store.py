@@ -17,7 +17,7 @@ import json
 import mmap
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lewm.config import ControlMode
-from lewm.files import atomic_path, plain_os_error
+from lewm.files import atomic_path, plain_os_error, shorten
 
 if sys.platform != "win32":
     import fcntl
@@ -39,6 +39,8 @@ SCHEMA_VERSION = 1
 _META = "meta.json"
 _EPISODES = "episodes.parquet"
 _LOCK = ".lock"
+_ARRAYS = ("frames", "actions", "states")
+_LONGEST_VALUE = 70  # characters of a field in an error
 _KEPT = "the complete episodes in it are safe"
 _BLOCK_BYTES = 64 * 2**20  # of rows written at once
 _HEADER_BYTES = 128  # of an .npy file; always the same, so that a longer array rewrites its header in place
@@ -214,32 +216,71 @@ class Store:
         )
 
 
+def same_meta(stored: StoreMeta, new: StoreMeta) -> StoreMeta:
+    """Return the metadata of a store that goes on with data of the same description; the control mode may differ.
+
+    Raises:
+        ValueError: anything else differs; it names the first field.
+    """
+    for field in dataclasses.fields(StoreMeta):
+        if field.name in ("control_mode", "control_evidence"):
+            continue  # they may be guessed or given after the first episodes are there; see `set_control_mode`
+        old, wanted = getattr(stored, field.name), getattr(new, field.name)
+        if old != wanted:
+            raise ValueError(differs(field.name, old, wanted))
+    return stored
+
+
+def differs(name: str, old: object, new: object) -> str:
+    """Say that a store does not go on because something of the data has changed, both shortened."""
+    return (
+        f"{name}={shorten(repr(new), _LONGEST_VALUE)}: the store has {shorten(repr(old), _LONGEST_VALUE)}; append the "
+        "same kind of data or give another folder"
+    )
+
+
 class StoreWriter:
     """Append complete episodes to a new store, or to one that is already there.
 
     Each `append` is one transaction: a kill at any moment, or a full disk, leaves a store with every episode that was
-    appended before, and opening the writer again goes on from there. One writer at a time may have a store open.
+    appended before, and opening the writer again goes on from there. One writer at a time may have a store open. The
+    files are made by the first `append`: a writer that stored nothing leaves nothing behind, and a store without
+    episodes binds nobody.
 
     Args:
         path: folder of the store; made if missing.
-        meta: what the data is; must equal that of a store that is already there.
+        meta: what the data is.
+        go_on: from the metadata of a store that has episodes and `meta`, returns those that the store gets with its
+            next episode, or raises; by default they must be equal.
 
     Raises:
         ValueError: the folder holds something else, or a store of other data, or another writer is at work.
         OSError: the store could not be written.
     """
 
-    def __init__(self, path: str | Path, meta: StoreMeta) -> None:
+    def __init__(
+        self, path: str | Path, meta: StoreMeta, *, go_on: Callable[[StoreMeta, StoreMeta], StoreMeta] = same_meta
+    ) -> None:
         self.path = Path(path)
         self.meta = meta
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path}: is a file; give the folder of a store")
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         with contextlib.ExitStack() as stack, plain_os_error(self.path, _KEPT):
+            stack.callback(_remove_empty, made)
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = stack.enter_context(open(self.path / _LOCK, "wb"))
-            _take_lock(self._lock, self.path)
-            self._table: pa.Table = self._open()
-            self._trim()
+            had_lock = (self.path / _LOCK).exists()
+            self._lock = stack.enter_context(_open_lock(self.path))
+            try:
+                self._table: pa.Table = self._open(go_on)
+                if self.num_episodes:
+                    self._trim()
+            except BaseException:
+                if not had_lock:
+                    (self.path / _LOCK).unlink()
+                raise
+            self._prepared = False
+            stack.callback(self._clear)
             self._stack = stack.pop_all()
 
     @property
@@ -251,11 +292,6 @@ class StoreWriter:
     def num_frames(self) -> int:
         """Frames of the complete episodes."""
         return _count_frames(self._table)
-
-    @property
-    def last_seed(self) -> int | None:
-        """Seed of the last episode, or None in an empty store."""
-        return self._table["seed"][-1].as_py() if self.num_episodes else None
 
     def append(
         self,
@@ -292,6 +328,7 @@ class StoreWriter:
         table = pa.concat_tables([self._table, pa.table(added, schema=_TABLE_SCHEMA)]).combine_chunks()
         with plain_os_error(self.path, _KEPT):
             try:
+                self._prepare()
                 for name, values in rows.items():
                     _write_rows(self.path / f"{name}.npy", values, start)
                 _replace_file(self.path / _EPISODES, _table_bytes(table))
@@ -314,43 +351,54 @@ class StoreWriter:
     ) -> None:
         self.close()
 
-    def _open(self) -> pa.Table:
-        """Create the files that are missing, check those that are there, and return the episode table."""
+    def _open(self, go_on: Callable[[StoreMeta, StoreMeta], StoreMeta]) -> pa.Table:
+        """Check what is there, take over its metadata, and return the episode table."""
         meta_path, table_path = self.path / _META, self.path / _EPISODES
-        if meta_path.is_file():
-            self._check_meta(_read_meta(meta_path))
-        elif names := [entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")]:
-            raise ValueError(f"{self.path}: has {names[0]!r} but no {_META}, so is not a store; give an empty folder")
-        else:
-            _write_meta(meta_path, self.meta)
+        if not meta_path.is_file():
+            if names := [entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")]:
+                raise ValueError(
+                    f"{self.path}: has {names[0]!r} but no {_META}, so is not a store; give an empty folder"
+                )
+            return _TABLE_SCHEMA.empty_table()
+        stored = _read_meta(meta_path)
         if not table_path.is_file():
-            self._create_arrays()
+            for name in _ARRAYS:
+                path = self.path / f"{name}.npy"
+                if path.is_file() and path.stat().st_size > _HEADER_BYTES:
+                    raise ValueError(f"{self.path}: {path.name} without {_EPISODES}; restore it or give another folder")
+            return _TABLE_SCHEMA.empty_table()
         table = _read_table(table_path)
-        for name, (dtype, row) in _layout(self.meta).items():
+        if table.num_rows == 0:
+            return table
+        for name, (dtype, row) in _layout(stored).items():
             path = self.path / f"{name}.npy"
             if _check_array(path, dtype, row, _count_frames(table)) != _HEADER_BYTES:
                 raise ValueError(f"{path}: has another header than this writer's; append its episodes to a new store")
+        self.meta = go_on(stored, self.meta)
+        assert _layout(self.meta) == _layout(stored)
         return table
 
-    def _check_meta(self, stored: StoreMeta) -> None:
-        for field in dataclasses.fields(StoreMeta):
-            if field.name in ("control_mode", "control_evidence"):
-                continue  # they may be guessed or given after the first episodes are there; see `set_control_mode`
-            old, new = getattr(stored, field.name), getattr(self.meta, field.name)
-            if old != new:
-                raise ValueError(
-                    f"{field.name}={new!r}: the store {self.path} has {old!r}; append the same kind of data or give "
-                    "another folder"
-                )
+    def _prepare(self) -> None:
+        """Write what must be there before an episode: the table last, because it says that the arrays are there."""
+        if self._prepared:
+            return
+        meta_path = self.path / _META
+        if not (meta_path.is_file() and _read_meta(meta_path) == self.meta):
+            _write_meta(meta_path, self.meta)
+        if self.num_episodes == 0:
+            for name in _ARRAYS:
+                (self.path / f"{name}.npy").unlink(missing_ok=True)
+            for name, (dtype, row) in _layout(self.meta).items():
+                _replace_file(self.path / f"{name}.npy", _header(dtype, (0, *row)))
+            _replace_file(self.path / _EPISODES, _table_bytes(self._table))
+        self._prepared = True
 
-    def _create_arrays(self) -> None:
-        """Make empty arrays and an empty table: the table last, because it says that the arrays are there."""
-        for name, (dtype, row) in _layout(self.meta).items():
-            path = self.path / f"{name}.npy"
-            if path.exists() and path.stat().st_size > _HEADER_BYTES:
-                raise ValueError(f"{self.path}: {path.name} without {_EPISODES}; restore it or give another folder")
-            _replace_file(path, _header(dtype, (0, *row)))
-        _replace_file(self.path / _EPISODES, _table_bytes(_TABLE_SCHEMA.empty_table()))
+    def _clear(self) -> None:
+        """Remove what there is of a store without episodes, down to the lock."""
+        if self.num_episodes == 0:
+            for name in (_EPISODES, *(f"{name}.npy" for name in _ARRAYS), _META, _LOCK):
+                with contextlib.suppress(OSError):
+                    (self.path / name).unlink()
 
     def _trim(self) -> None:
         """Cut the arrays to the complete episodes."""
@@ -415,6 +463,13 @@ def split_episodes(
     count = min(max(round(held_out * num_episodes), 1), num_episodes - 1)
     order = np.random.default_rng(seed).permutation(num_episodes).astype(np.int64)
     return np.sort(order[count:]), np.sort(order[:count])
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders from the inside out, up to the first that is not empty."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def _is_int(value: object) -> bool:
@@ -599,6 +654,21 @@ def set_control_mode(path: str | Path, control_mode: str, evidence: str) -> Stor
         meta = dataclasses.replace(_read_meta(folder / _META), **changes)
         _write_meta(folder / _META, meta)
     return meta
+
+
+def _open_lock(path: Path) -> IO[bytes]:
+    """Open and take the lock of a store."""
+    while True:
+        lock = open(path / _LOCK, "wb")  # noqa: SIM115
+        try:
+            _take_lock(lock, path)
+            # A writer that stored nothing removes its lock: what was opened may be no longer the one that is there.
+            if (path / _LOCK).exists() and os.path.samestat(os.fstat(lock.fileno()), (path / _LOCK).stat()):
+                return lock
+        except BaseException:
+            lock.close()
+            raise
+        lock.close()
 
 
 def _take_lock(lock: IO[bytes], path: Path) -> None:

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from lewm.data.importing import ImportOptions
 from lewm.data.listing import listed, visible
+from lewm.data.source import ImportOptions
 
 TABLES = (".csv", ".parquet")
 _UNITS = {"": 1.0, "_s": 1.0, "_ms": 1e-3, "_us": 1e-6, "_ns": 1e-9}

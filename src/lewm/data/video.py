@@ -29,9 +29,10 @@ from av.packet import Packet
 
 from lewm.data.clock import check_clock
 from lewm.data.decoding import blindness, decoded, opened, playable
+from lewm.data.fit import Frame
 from lewm.data.geometry import upright
-from lewm.data.importing import Format, Frame, ImportOptions, Recording, Source, SourceInfo
 from lewm.data.listing import visible
+from lewm.data.source import Format, ImportOptions, Recording, Source, SourceInfo
 from lewm.data.tables import Log, read_logs
 
 _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "matroska", ".avi": "avi"}
@@ -136,6 +137,10 @@ class VideoSource(Source):
     @property
     def num_episodes(self) -> int:
         return len(self._episodes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple("" if isinstance(episode, str) else episode.source for episode in self._episodes)
 
     def length(self, index: int) -> int:
         episode = self._episodes[index]

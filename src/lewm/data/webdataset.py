@@ -24,9 +24,9 @@ from lewm.data.images import (
     image_recording,
     stay_inside,
 )
-from lewm.data.importing import Format, ImportOptions, LeftOut, Recording, Source, SourceInfo
 from lewm.data.listing import glance, is_hidden, is_hidden_path
 from lewm.data.pictures import read_image
+from lewm.data.source import Format, ImportOptions, LeftOut, Recording, Source, SourceInfo
 
 SHARD_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
 LARGEST_MEMBER = 64 * 2**20
@@ -68,12 +68,18 @@ class WebDatasetSource(Source):
     @property
     def info(self) -> SourceInfo:
         """Images without actions, and their classes where the shards have them."""
-        return image_info(self._path, labelled=self._labelled, origin={"shards": len(self._shards)})
+        origin: dict[str, object] = {"shards": len(self._shards), "parts": self._parts}
+        return image_info(self._path, labelled=self._labelled, origin=origin)
 
     @property
     def num_episodes(self) -> int:
         """Groups."""
         return len(self._groups)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Shards, and their parts."""
+        return tuple(shard.name if self._parts == 1 else f"{shard.name}, part {part}" for shard, part in self._groups)
 
     def length(self, index: int) -> int:
         """Guess the number of images of a group from its bytes; to read the headers of many shards takes minutes."""
@@ -98,7 +104,7 @@ class WebDatasetSource(Source):
             _read_members(shard, samples),
             [sample.label or 0 for sample in samples] if self._labelled else None,
             len(samples),
-            source=shard.name if self._parts == 1 else f"{shard.name}, part {part}",
+            source=self.names[index],
             left_out=shard_index.problems if is_last else (),
         )
 

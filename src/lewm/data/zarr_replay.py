@@ -23,11 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lewm.data.columns import as_actions, as_states, detect_action, find_named, is_action
+from lewm.data.fit import Frame
 from lewm.data.hdf5.flat import STATE
 from lewm.data.hdf5.pictures import camera_names
-from lewm.data.importing import Format, Frame, ImportOptions, Recording, Source, SourceInfo
 from lewm.data.listing import listed, visible
 from lewm.data.pixels import find_scale, to_uint8
+from lewm.data.source import Format, ImportOptions, Recording, Source, SourceInfo
 
 if TYPE_CHECKING:  # for all other formats, zarr need not be there
     import zarr

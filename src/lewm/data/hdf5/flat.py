@@ -15,7 +15,7 @@ import numpy.typing as npt
 from lewm.data.columns import is_action
 from lewm.data.hdf5.layout import Episode, Scan, find_layout
 from lewm.data.hdf5.reading import array_at, check_index, names_in, read_index, whole
-from lewm.data.importing import ImportOptions
+from lewm.data.source import ImportOptions
 
 INDEXES = ("ep_offset", "ep_idx", "episode_idx")
 STATE = re.compile(r"state|proprio|observation|qpos|qvel|(state|proprio|privileged|pos)_.*|(?!goal|prev).*_pos")

@@ -18,8 +18,8 @@ import h5py
 from lewm.data.columns import is_action
 from lewm.data.hdf5.layout import Episode, Layout, Scan, find_layout
 from lewm.data.hdf5.reading import array_at, arrays, child, names_in
-from lewm.data.importing import ImportOptions
 from lewm.data.listing import listed
+from lewm.data.source import ImportOptions
 
 _EPISODE = re.compile(r"(?:demo|episode|traj|trajectory)_([0-9]{1,9})")
 _OBSERVATIONS = ("obs", "observations", "observation")

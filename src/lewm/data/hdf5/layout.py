@@ -11,8 +11,8 @@ import numpy.typing as npt
 from lewm.data.columns import detect_action, find_named
 from lewm.data.hdf5.pictures import Camera, camera_names, open_camera, picture_kind
 from lewm.data.hdf5.reading import MAX_ROWS, array_at, at, child, described, reading, whole
-from lewm.data.importing import ImportOptions
 from lewm.data.listing import listed
+from lewm.data.source import ImportOptions
 
 _MAX_COLUMNS = 4096
 _MAX_ACTIONS = 2**16

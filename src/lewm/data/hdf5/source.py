@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lewm.data.columns import USUAL, as_actions, as_states
+from lewm.data.fit import Frame
 from lewm.data.hdf5.flat import INDEXES, scan_flat
 from lewm.data.hdf5.groups import find_demos, scan_demos, scan_single
 from lewm.data.hdf5.layout import Episode, Layout, Numbers, Scan
@@ -24,8 +25,8 @@ from lewm.data.hdf5.reading import (
     read_rows,
     register_filters,
 )
-from lewm.data.importing import Format, Frame, ImportOptions, Recording, Source, SourceInfo
 from lewm.data.listing import listed, visible
+from lewm.data.source import Format, ImportOptions, Recording, Source, SourceInfo
 
 _SUFFIXES = (".h5", ".hdf5")
 
@@ -97,6 +98,10 @@ class HDF5Source(Source):
     @property
     def num_episodes(self) -> int:
         return len(self._episodes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple("" if isinstance(episode, str) else episode.where for episode in self._episodes)
 
     def length(self, index: int) -> int:
         episode = self._episodes[index]
