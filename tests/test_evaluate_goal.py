@@ -180,3 +180,16 @@ def test_a_region_is_met_by_the_true_state_inside(store: Store) -> None:
 def test_goals_whose_success_nobody_can_tell_are_refused(store: Store, text: str, told: str) -> None:
     with pytest.raises(ValueError, match=rf"^goal={text}: .*{told}"):
         turned(text, store)
+
+
+def test_a_goal_of_an_angle_in_degrees(data: ProbeSet) -> None:
+    def in_degrees(states: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.concatenate([states[:, :1], states[:, 1:2] * (180 / np.pi), states[:, 2:]], axis=1)
+
+    degrees = ProbeSet(data.train_frames, in_degrees(data.train_states), data.train_episode, data.test_frames,
+                       in_degrees(data.test_states), data.names)  # fmt: skip
+    tokens = encode(data.test_frames)
+    mine, wanted = (read(f"state:arm_angle={goal}", of) for goal, of in ((90, degrees), (np.pi / 2, data)))
+    np.testing.assert_allclose(mine.region.cost(tokens), wanted.region.cost(tokens), atol=1e-3)
+    for k in range(5):
+        assert mine.read(tokens[k])["arm_angle"] == pytest.approx(degrees.test_states[k, 1], abs=2.0)

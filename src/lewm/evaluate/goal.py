@@ -1,6 +1,6 @@
 """Goals given by the state, in a run's data: the probe that reads them from representations, and where they are met."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lewm.data.store import Store
 from lewm.envs import Task
+from lewm.evaluate.angles import RADIANS, near_the_data
 from lewm.evaluate.closed_loop import Starts, Success, reaches
 from lewm.evaluate.probe import (
     SMALLEST_STD,
@@ -65,9 +66,9 @@ def read_goal(
     Raises:
         ValueError: If the goal names a variable that does not vary over the training frames, or a range of an angle.
     """
-    bounds = _bounds(text, goal)
-    y, labels = probe_targets(data.train_states, data.names)
-    y_test, _ = probe_targets(data.test_states, data.names)
+    assert data.turns is not None
+    bounds = _bounds(text, goal, data.turns)
+    y, y_test, labels = data.targets()
     varies = y.std(0) > SMALLEST_STD
     y, y_test = y[:, varies], y_test[:, varies]
     labels = [label for label, keep in zip(labels, varies.tolist(), strict=True) if keep]
@@ -87,19 +88,19 @@ def read_goal(
     region = Region(lambda tokens: part(tokens.flatten(-2)), low, high, y.std(0)[columns].to(device))
 
     def read(tokens: Tensor) -> dict[str, float]:
-        return _state(dict(zip(labels, probe(tokens.flatten()).tolist(), strict=True)), data.names)
+        return _state(dict(zip(labels, probe(tokens.flatten()).tolist(), strict=True)), data)
 
     return StateGoalReader(region, {label: scores[labels.index(label)] for label in bounds}, read)
 
 
-def _bounds(text: str, goal: StateGoal | RegionGoal) -> dict[str, tuple[float, float]]:
+def _bounds(text: str, goal: StateGoal | RegionGoal, turns: Mapping[str, float]) -> dict[str, tuple[float, float]]:
     """Return the smallest and the largest value of what a probe reads, by its name."""
     if isinstance(goal, StateGoal):
-        values, labels = probe_targets(np.array([list(goal.values.values())], dtype=np.float32), list(goal.values))
+        given = np.array([list(goal.values.values())], dtype=np.float32)
+        values, labels = probe_targets(given, list(goal.values), turns)
         return {label: (value, value) for label, value in zip(labels, values[0].tolist(), strict=True)}
-    _, labels = probe_targets(np.zeros((1, len(goal.ranges)), dtype=np.float32), list(goal.ranges))
     for name in goal.ranges:
-        if name not in labels:
+        if name in turns:
             raise ValueError(
                 f"goal={text}: {name} is an angle, read as sine and cosine, and has no range; leave it out, or give "
                 f"values as in state:{name}=0.5"
@@ -107,15 +108,17 @@ def _bounds(text: str, goal: StateGoal | RegionGoal) -> dict[str, tuple[float, f
     return goal.ranges
 
 
-def _state(read: dict[str, float], names: tuple[str, ...]) -> dict[str, float]:
-    """Turn what the probe reads into the state's variables: sine and cosine become an angle in radians again."""
+def _state(read: dict[str, float], data: ProbeSet) -> dict[str, float]:
+    """Turn what the probe reads into the state's variables: sine and cosine become an angle in the data's unit."""
+    assert data.turns is not None
     state = {}
-    for name in names:
+    for name, values in zip(data.names, data.train_states.T, strict=True):
         sine, cosine = (read.get(f"{name} ({part})") for part in ("sine", "cosine"))
         if name in read:
             state[name] = read[name]
         elif sine is not None and cosine is not None:
-            state[name] = float(np.arctan2(sine, cosine))
+            turn = data.turns[name]
+            state[name] = near_the_data(float(np.arctan2(sine, cosine)) * turn / RADIANS, turn, values)
     return state
 
 

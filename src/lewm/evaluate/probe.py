@@ -1,12 +1,14 @@
 """What of the true state can be read from representations, by linear and MLP probes, beside a random encoder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from lewm.evaluate.angles import RADIANS, full_turns
 
 RIDGES = tuple(10.0**k for k in range(-8, 2))  # as shares of the features' mean square times their number
 MLP_HIDDEN, MLP_STEPS, MLP_BATCH, MLP_LEARNING_RATE = 128, 400, 128, 3e-3
@@ -27,16 +29,25 @@ class LinearProbe:
         return (x - self.x_mean) @ self.weight + self.y_mean
 
 
-def probe_targets(states: NDArray[np.float32], names: Sequence[str]) -> tuple[Tensor, list[str]]:
-    """Turn states (M, S) into probe targets: a variable whose name ends in "angle" becomes its sine and its cosine.
+def probe_targets(
+    states: NDArray[np.float32], names: Sequence[str], turns: Mapping[str, float] | None = None
+) -> tuple[Tensor, list[str]]:
+    """Turn states (M, S) into probe targets: an angle becomes its sine and its cosine.
+
+    Args:
+        states: (M, S).
+        names: of the variables.
+        turns: a full turn of each that is an angle; as `full_turns` finds them in these states if not given.
 
     Returns:
         Targets (M, S') float32, and their names.
     """
+    turns = full_turns(names, states) if turns is None else turns
     columns, labels = [], []
     for name, values in zip(names, states.T, strict=True):
-        if name.endswith("angle"):
-            columns += [np.sin(values), np.cos(values)]
+        if name in turns:
+            radians = values * (RADIANS / turns[name])
+            columns += [np.sin(radians), np.cos(radians)]
             labels += [f"{name} (sine)", f"{name} (cosine)"]
         else:
             columns.append(values)
@@ -143,6 +154,7 @@ class ProbeSet:
         train_states, test_states: (M, S) float32.
         train_episode: (M,) the episode of each training frame.
         names: Names of the S state variables.
+        turns: A full turn of each of them that is an angle; as `full_turns` finds them in the training frames if None.
     """
 
     train_frames: NDArray[np.uint8]
@@ -151,6 +163,16 @@ class ProbeSet:
     test_frames: NDArray[np.uint8]
     test_states: NDArray[np.float32]
     names: tuple[str, ...]
+    turns: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        if self.turns is None:
+            object.__setattr__(self, "turns", full_turns(self.names, self.train_states))
+
+    def targets(self) -> tuple[Tensor, Tensor, list[str]]:
+        """Return the probe targets of training and of held-out frames, and their names."""
+        train, names = probe_targets(self.train_states, self.names, self.turns)
+        return train, probe_targets(self.test_states, self.names, self.turns)[0], names
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +237,7 @@ def measure_probes(
     Returns:
         R^2 of every probe, or None when no variable of the state varies.
     """
-    y, names = probe_targets(data.train_states, data.names)
-    y_test, _ = probe_targets(data.test_states, data.names)
+    y, y_test, names = data.targets()
     varies = (y.std(0) > SMALLEST_STD) & (y_test.std(0) > SMALLEST_STD)
     if not varies.any():
         return None

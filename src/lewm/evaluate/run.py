@@ -51,6 +51,7 @@ from lewm.config import Config
 from lewm.data.images import LABEL
 from lewm.data.store import Store, split_episodes
 from lewm.envs import TASKS, Task, make_task
+from lewm.evaluate.angles import RADIANS, full_turns
 from lewm.evaluate.class_probe import LabelledImages, measure_classes
 from lewm.evaluate.closed_loop import (
     Loop,
@@ -492,6 +493,9 @@ def probe_set(of: Evaluation) -> ProbeSet | None:
         test_frames=store.frames[test],
         test_states=states[test],
         names=store.meta.state_names,
+        turns=full_turns(
+            store.meta.state_names, states, starts=store.episodes.start, known=None if of.task is None else RADIANS
+        ),
     )
 
 
