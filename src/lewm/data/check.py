@@ -14,19 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lewm.config import DataConfig
+from lewm.data.cameras import camera_tiles
 from lewm.data.check_actions import ActionNumbers, check_actions, check_finite, measure_actions
-from lewm.data.check_frames import (
-    View,
-    check_frozen,
-    check_jumps,
-    check_repeated,
-    check_uniform,
-    check_variation,
-    frames_in,
-    look,
-    still_frames,
-    uniform_frames,
-)
+from lewm.data.check_frames import View, check_cameras, check_pictures, check_variation, frames_in, look
 from lewm.data.check_twins import check_equal_episodes, check_equal_images, equal_episodes
 from lewm.data.control_mode import ControlMode, guess
 from lewm.data.findings import SEVERITIES, Finding, Severity, Span
@@ -155,8 +145,8 @@ def check_store(
 
     views = look(store, whole=whole)
     kept = [view for view in views if view.thumbs is not None]
-    uniform, unvaried = uniform_frames(views), check_variation(kept)
-    findings = [*_check_size(store, clip_span), *check_finite(store), *check_uniform(views, uniform), *unvaried]
+    cameras = {name: look(store, whole=whole, tile=part) for name, part in camera_tiles(store.meta).items()}
+    findings = [*_check_size(store, clip_span), *check_finite(store)]
     actions = lag = None
     mode, evidence = store.meta.control_mode, store.meta.control_evidence
     groups, compared = [], 0
@@ -165,12 +155,12 @@ def check_store(
     else:
         actions = measure_actions(store)
         findings += check_actions(store, actions)
-    if actions is not None and not unvaried:  # else nothing is seen to move
+    std = None if actions is None else actions.std
+    findings += check_cameras(store, cameras, std) if cameras else check_pictures(store, views, std)
+    if actions is not None and not check_variation(kept):  # else nothing is seen to move
         lag, mode, evidence = _measure_lag(store, kept)
-        held, again, shown = still_frames(store, views, actions.std)
         groups, compared = equal_episodes(store)
-        findings += [*_check_lag(lag), *check_frozen(views, held), *check_repeated(views, again, shown)]
-        findings += check_jumps(views, held)
+        findings += _check_lag(lag)
         findings += check_equal_episodes(store, groups, compared, training)
     return CheckResult(
         findings=tuple(sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))),

@@ -1,14 +1,15 @@
 """Checks of the frames: uniform, frozen, repeated, with jumps, or all alike. Of large data, a sample is looked at."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from lewm.data.cameras import Tile
 from lewm.data.findings import Finding, Span, count_frames, find_runs, first_of, join_spans
 from lewm.data.store import Store
 from lewm.data.thumbnails import thumbnails, transport
@@ -29,6 +30,7 @@ FEWEST_SHOWN = 20  # pictures from which the rate of a camera is judged
 REGULAR = 0.8  # share of pictures shown for one of two numbers of frames, if a camera is slower than the actions
 JUMP = 2.5  # times the large changes of the data; pushing a block at full speed comes to 2.2
 ISOLATED = 3.0  # times the changes of the three frames before and after: a glitch that passes is no cut
+SAME = 2.0  # grey levels between two cameras in any cell: the rounding of another video codec
 VARIED = 3.0  # grey levels that some cell must vary by; noise alone stays below
 
 
@@ -81,13 +83,14 @@ class View:
         return np.asarray(store.states[self.start : self.start + len(self)])
 
 
-def look(store: Store, *, whole: bool, most_bytes: int = MOST_BYTES) -> list[View]:
+def look(store: Store, *, whole: bool, most_bytes: int = MOST_BYTES, tile: Tile | None = None) -> list[View]:
     """Look at windows of the episodes: a sample spread over all of them, or all; keep the thumbnails of the sample.
 
     Args:
         store: the data.
         whole: look at every frame.
         most_bytes: of frames in the sample.
+        tile: look at one of several cameras, at the same places.
     """
     windows = [
         Span(episode, first, min(first + WINDOW, length))
@@ -102,15 +105,16 @@ def look(store: Store, *, whole: bool, most_bytes: int = MOST_BYTES) -> list[Vie
             break
         chosen.add(k)
     looked = range(len(windows)) if whole else sorted(chosen)
-    return [_view(store, windows[k], keep=k in chosen) for k in looked]
+    place = (slice(None), slice(None)) if tile is None else tile.place
+    return [_view(store, windows[k], place, keep=k in chosen) for k in looked]
 
 
-def _view(store: Store, window: Span, *, keep: bool) -> View:
+def _view(store: Store, window: Span, place: tuple[slice, slice], *, keep: bool) -> View:
     start = int(store.episodes.start[window.episode]) + window.first
     stop = start + window.stop - window.first
     thumbs, digests = [], []
     for k in range(start, stop, BATCH):
-        frames = np.ascontiguousarray(store.frames[k : min(k + BATCH, stop)])
+        frames = np.ascontiguousarray(store.frames[k : min(k + BATCH, stop), *place])
         thumbs.append(thumbnails(frames))
         if store.meta.action_kind == "none":
             digests += [hashlib.blake2b(frame, digest_size=16).digest() for frame in frames]
@@ -140,6 +144,49 @@ def frames_in(views: Sequence[View]) -> int:
 
 def _share(views: Sequence[View], where: Sequence[Span]) -> str:
     return f"{count_frames(where)} of {frames_in(views):,} frames looked at"
+
+
+def check_pictures(store: Store, views: Sequence[View], std: npt.NDArray[np.float64] | None) -> list[Finding]:
+    """Report what is wrong with the pictures of one camera.
+
+    Args:
+        store: the data.
+        views: what was seen of them.
+        std: (A,) standard deviation of the actions; None where there are none.
+    """
+    uniform = uniform_frames(views)
+    unvaried = check_variation([view for view in views if view.thumbs is not None])
+    findings = [*check_uniform(views, uniform), *unvaried]
+    if std is not None and not unvaried:  # else nothing is seen to move
+        held, again, shown = still_frames(store, views, std)
+        findings += [*check_frozen(views, held), *check_repeated(views, again, shown), *check_jumps(views, held)]
+    return findings
+
+
+def check_cameras(
+    store: Store, cameras: Mapping[str, Sequence[View]], std: npt.NDArray[np.float64] | None
+) -> Iterator[Finding]:
+    """Report what is wrong with each of several cameras by itself, and those that show the same.
+
+    Args:
+        store: the data.
+        cameras: what was seen of each, by name, at the same places.
+        std: (A,) standard deviation of the actions; None where there are none.
+    """
+    varied = []
+    for name, views in cameras.items():
+        found = check_pictures(store, views, std)
+        varied += [] if any(finding.name == "little-variation" for finding in found) else [name]
+        for finding in found:
+            yield replace(finding, message=f"camera {name}: {finding.message}")
+    for first, second in combinations(varied, 2):
+        pairs = zip(cameras[first], cameras[second], strict=True)
+        pictures = [(view.pictures, other.pictures) for view, other in pairs if view.thumbs is not None]
+        if all(a.shape == b.shape and np.abs(a - b).max() <= SAME for a, b in pictures):
+            message = f"cameras {first} and {second} show the same in all frames looked at"
+            yield Finding(
+                "warning", "same-cameras", (), message, "import one of them, or see which file is the other's"
+            )
 
 
 def check_variation(kept: Sequence[View]) -> list[Finding]:

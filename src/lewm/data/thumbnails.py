@@ -13,21 +13,20 @@ def thumbnails(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Average frames over the cells of a grid and over their colours.
 
     Args:
-        frames: (n, S, S, 3) uint8.
+        frames: (n, height, width, 3) uint8.
 
     Returns:
-        (n, G, G) float32 in grey levels, 0 to 255, with G = min(16, S). Equal frames have equal thumbnails.
+        (n, G, G) float32 in grey levels, 0 to 255, with G = min(16, height, width). Equal frames have equal thumbnails.
     """
-    size = frames.shape[1]
-    grid = min(GRID, size)
-    edges = np.round(np.linspace(0, size, grid + 1)).astype(np.int64)
-    rows = frames.reshape(len(frames), size, 3 * size)
+    height, width = frames.shape[1:3]
+    grid = min(GRID, height, width)
+    down, across = (np.round(np.linspace(0, size, grid + 1)).astype(np.int64) for size in (height, width))
+    rows = frames.reshape(len(frames), height, 3 * width)
     # Whole rows first, because those lie side by side in memory. 16 bits are quicker, and hold the sum of 257 of them.
-    kind = np.uint16 if size <= 256 * grid else np.uint32
-    bands = [rows[:, low:high].sum(axis=1, dtype=kind) for low, high in pairwise(edges)]
-    sums = np.add.reduceat(np.stack(bands, axis=1), 3 * edges[:-1], axis=2, dtype=np.uint32)
-    sides = np.diff(edges)
-    return (sums / (3 * sides[:, None] * sides)).astype(np.float32)
+    kind = np.uint16 if height <= 256 * grid else np.uint32
+    bands = [rows[:, low:high].sum(axis=1, dtype=kind) for low, high in pairwise(down)]
+    sums = np.add.reduceat(np.stack(bands, axis=1), 3 * across[:-1], axis=2, dtype=np.uint32)
+    return (sums / (3 * np.diff(down)[:, None] * np.diff(across))).astype(np.float32)
 
 
 def transport(difference: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
