@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lewm.data import Store, StoreMeta, StoreWriter, split_episodes
+from lewm.data import Store, StoreMeta, StoreWriter, split_episodes, store_files
 from lewm.data import store as store_module
 from lewm.data.store import set_control_mode
 
@@ -155,7 +155,7 @@ PRIMITIVES = ("_write_all", "fsync", "replace")
 def failing(monkeypatch: pytest.MonkeyPatch, at: int, error: BaseException) -> Iterator[list[str]]:
     """Let the at-th primitive fail, a write after half of its bytes; yield the names of the calls made."""
     calls: list[str] = []
-    write_all, fsync, replace = store_module._write_all, os.fsync, os.replace
+    write_all, fsync, replace = store_files.write_all, os.fsync, os.replace
 
     def step(name: str) -> bool:
         calls.append(name)
@@ -179,9 +179,10 @@ def failing(monkeypatch: pytest.MonkeyPatch, at: int, error: BaseException) -> I
         replace(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "_write_all", failing_write_all)
-        patch.setattr(store_module.os, "fsync", failing_fsync)
-        patch.setattr(store_module.os, "replace", failing_replace)
+        patch.setattr(store_module, "write_all", failing_write_all)
+        patch.setattr(store_files, "write_all", failing_write_all)
+        patch.setattr(os, "fsync", failing_fsync)
+        patch.setattr(os, "replace", failing_replace)
         yield calls
 
 
@@ -299,7 +300,7 @@ def test_a_store_without_episodes_binds_nobody(tmp_path: Path) -> None:
 
 def test_a_writer_whose_lock_was_removed_takes_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fcntl")
-    take, taken = store_module._take_lock, []
+    take, taken = store_files.take_lock, []
 
     def late(lock, path: Path) -> None:
         if not taken:
@@ -307,7 +308,7 @@ def test_a_writer_whose_lock_was_removed_takes_the_new_one(tmp_path: Path, monke
         taken.append(lock)
         take(lock, path)
 
-    monkeypatch.setattr(store_module, "_take_lock", late)
+    monkeypatch.setattr(store_files, "take_lock", late)
     with StoreWriter(tmp_path, META) as writer:
         assert len(taken) == 2
         assert os.path.samestat(os.fstat(writer._lock.fileno()), (tmp_path / ".lock").stat())

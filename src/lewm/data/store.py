@@ -14,45 +14,45 @@ the store completely or not at all, whenever the writer is killed.
 import contextlib
 import dataclasses
 import json
-import mmap
-import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lewm.config import ControlMode
-from lewm.files import atomic_path, plain_os_error, shorten
-
-if sys.platform != "win32":
-    import fcntl
+from lewm.data.store_files import (
+    EPISODES,
+    HEADER_BYTES,
+    LOCK,
+    META,
+    TABLE_SCHEMA,
+    array_header,
+    check_array,
+    count_frames,
+    describe_array,
+    open_array,
+    open_lock,
+    read_table,
+    remove_empty,
+    replace_file,
+    row_bytes,
+    table_bytes,
+    take_lock,
+    write_all,
+    write_rows,
+)
+from lewm.files import plain_os_error, shorten
 
 SCHEMA_VERSION = 1
 
-_META = "meta.json"
-_EPISODES = "episodes.parquet"
-_LOCK = ".lock"
 _ARRAYS = ("frames", "actions", "states")
 _LONGEST_VALUE = 70  # characters of a field in an error
 _KEPT = "the complete episodes in it are safe"
-_BLOCK_BYTES = 64 * 2**20  # of rows written at once
-_HEADER_BYTES = 128  # of an .npy file; always the same, so that a longer array rewrites its header in place
-_TABLE_SCHEMA = pa.schema(
-    [
-        ("start", pa.int64()),
-        ("length", pa.int64()),
-        ("source", pa.string()),
-        ("seed", pa.int64()),
-        ("text", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,10 +155,10 @@ class Store:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        if not (self.path / _META).is_file():
-            raise ValueError(f"{self.path}: is not a store (no {_META}); collect or import data into it first")
-        self.meta: StoreMeta = _read_meta(self.path / _META)
-        table = _read_table(self.path / _EPISODES)
+        if not (self.path / META).is_file():
+            raise ValueError(f"{self.path}: is not a store (no {META}); collect or import data into it first")
+        self.meta: StoreMeta = _read_meta(self.path / META)
+        table = read_table(self.path / EPISODES)
         start, length, seed = (table[name].to_numpy() for name in ("start", "length", "seed"))
         source, text = table["source"].to_pylist(), table["text"].to_pylist()
         self.episodes: Episodes = Episodes(start=start, length=length, source=source, seed=seed, text=text)
@@ -167,7 +167,7 @@ class Store:
         if self.num_episodes == 0:
             raise ValueError(f"{self.path}: holds no complete episode; collect or import data into it first")
         arrays = {
-            name: _open_array(self.path / f"{name}.npy", dtype, row, self.num_frames)
+            name: open_array(self.path / f"{name}.npy", dtype, row, self.num_frames)
             for name, (dtype, row) in _layout(self.meta).items()
         }
         self.frames: npt.NDArray[np.uint8] = arrays["frames"]
@@ -267,17 +267,17 @@ class StoreWriter:
             raise ValueError(f"{self.path}: is a file; give the folder of a store")
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         with contextlib.ExitStack() as stack, plain_os_error(self.path, _KEPT):
-            stack.callback(_remove_empty, made)
+            stack.callback(remove_empty, made)
             self.path.mkdir(parents=True, exist_ok=True)
-            had_lock = (self.path / _LOCK).exists()
-            self._lock = stack.enter_context(_open_lock(self.path))
+            had_lock = (self.path / LOCK).exists()
+            self._lock = stack.enter_context(open_lock(self.path))
             try:
                 self._table: pa.Table = self._open(go_on)
                 if self.num_episodes:
                     self._trim()
             except BaseException:
                 if not had_lock:
-                    (self.path / _LOCK).unlink()
+                    (self.path / LOCK).unlink()
                 raise
             self._prepared = False
             stack.callback(self._clear)
@@ -291,7 +291,7 @@ class StoreWriter:
     @property
     def num_frames(self) -> int:
         """Frames of the complete episodes."""
-        return _count_frames(self._table)
+        return count_frames(self._table)
 
     def append(
         self,
@@ -325,13 +325,13 @@ class StoreWriter:
         rows = self._checked(frames, actions, states)
         start, length = self.num_frames, len(rows["frames"])
         added = {"start": [start], "length": [length], "source": [source], "seed": [int(seed)], "text": [text]}
-        table = pa.concat_tables([self._table, pa.table(added, schema=_TABLE_SCHEMA)]).combine_chunks()
+        table = pa.concat_tables([self._table, pa.table(added, schema=TABLE_SCHEMA)]).combine_chunks()
         with plain_os_error(self.path, _KEPT):
             try:
                 self._prepare()
                 for name, values in rows.items():
-                    _write_rows(self.path / f"{name}.npy", values, start)
-                _replace_file(self.path / _EPISODES, _table_bytes(table))
+                    write_rows(self.path / f"{name}.npy", values, start)
+                replace_file(self.path / EPISODES, table_bytes(table))
             except OSError:
                 # Only gives the space back: what lies behind the table's last episode is never read.
                 with contextlib.suppress(OSError):
@@ -353,26 +353,26 @@ class StoreWriter:
 
     def _open(self, go_on: Callable[[StoreMeta, StoreMeta], StoreMeta]) -> pa.Table:
         """Check what is there, take over its metadata, and return the episode table."""
-        meta_path, table_path = self.path / _META, self.path / _EPISODES
+        meta_path, table_path = self.path / META, self.path / EPISODES
         if not meta_path.is_file():
             if names := [entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")]:
                 raise ValueError(
-                    f"{self.path}: has {names[0]!r} but no {_META}, so is not a store; give an empty folder"
+                    f"{self.path}: has {names[0]!r} but no {META}, so is not a store; give an empty folder"
                 )
-            return _TABLE_SCHEMA.empty_table()
+            return TABLE_SCHEMA.empty_table()
         stored = _read_meta(meta_path)
         if not table_path.is_file():
             for name in _ARRAYS:
                 path = self.path / f"{name}.npy"
-                if path.is_file() and path.stat().st_size > _HEADER_BYTES:
-                    raise ValueError(f"{self.path}: {path.name} without {_EPISODES}; restore it or give another folder")
-            return _TABLE_SCHEMA.empty_table()
-        table = _read_table(table_path)
+                if path.is_file() and path.stat().st_size > HEADER_BYTES:
+                    raise ValueError(f"{self.path}: {path.name} without {EPISODES}; restore it or give another folder")
+            return TABLE_SCHEMA.empty_table()
+        table = read_table(table_path)
         if table.num_rows == 0:
             return table
         for name, (dtype, row) in _layout(stored).items():
             path = self.path / f"{name}.npy"
-            if _check_array(path, dtype, row, _count_frames(table)) != _HEADER_BYTES:
+            if check_array(path, dtype, row, count_frames(table)) != HEADER_BYTES:
                 raise ValueError(f"{path}: has another header than this writer's; append its episodes to a new store")
         self.meta = go_on(stored, self.meta)
         assert _layout(self.meta) == _layout(stored)
@@ -382,21 +382,21 @@ class StoreWriter:
         """Write what must be there before an episode: the table last, because it says that the arrays are there."""
         if self._prepared:
             return
-        meta_path = self.path / _META
+        meta_path = self.path / META
         if not (meta_path.is_file() and _read_meta(meta_path) == self.meta):
             _write_meta(meta_path, self.meta)
         if self.num_episodes == 0:
             for name in _ARRAYS:
                 (self.path / f"{name}.npy").unlink(missing_ok=True)
             for name, (dtype, row) in _layout(self.meta).items():
-                _replace_file(self.path / f"{name}.npy", _header(dtype, (0, *row)))
-            _replace_file(self.path / _EPISODES, _table_bytes(self._table))
+                replace_file(self.path / f"{name}.npy", array_header(dtype, (0, *row)))
+            replace_file(self.path / EPISODES, table_bytes(self._table))
         self._prepared = True
 
     def _clear(self) -> None:
         """Remove what there is of a store without episodes, down to the lock."""
         if self.num_episodes == 0:
-            for name in (_EPISODES, *(f"{name}.npy" for name in _ARRAYS), _META, _LOCK):
+            for name in (EPISODES, *(f"{name}.npy" for name in _ARRAYS), META, LOCK):
                 with contextlib.suppress(OSError):
                     (self.path / name).unlink()
 
@@ -404,8 +404,8 @@ class StoreWriter:
         """Cut the arrays to the complete episodes."""
         for name, (dtype, row) in _layout(self.meta).items():
             with open(self.path / f"{name}.npy", "r+b", buffering=0) as file:
-                _write_all(file, 0, _header(dtype, (self.num_frames, *row)))
-                file.truncate(_HEADER_BYTES + self.num_frames * _row_bytes(dtype, row))
+                write_all(file, 0, array_header(dtype, (self.num_frames, *row)))
+                file.truncate(HEADER_BYTES + self.num_frames * row_bytes(dtype, row))
 
     def _checked(
         self, frames: npt.NDArray[np.uint8], actions: npt.ArrayLike, states: npt.ArrayLike | None
@@ -433,8 +433,8 @@ class StoreWriter:
             fits = values.dtype.kind in kinds and (name != "frames" or values.dtype == dtype)
             if values.shape != (length, *row) or not fits:
                 raise ValueError(
-                    f"{name}={_describe(values.dtype, values.shape)}: the store {self.path} takes "
-                    f"{_describe(dtype, (length, *row))}; convert the episode"
+                    f"{name}={describe_array(values.dtype, values.shape)}: the store {self.path} takes "
+                    f"{describe_array(dtype, (length, *row))}; convert the episode"
                 )
             rows[name] = np.ascontiguousarray(values, dtype=dtype)
         return rows
@@ -465,13 +465,6 @@ def split_episodes(
     return np.sort(order[count:]), np.sort(order[:count])
 
 
-def _remove_empty(folders: list[Path]) -> None:
-    """Remove folders from the inside out, up to the first that is not empty."""
-    with contextlib.suppress(OSError):
-        for folder in folders:
-            folder.rmdir()
-
-
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -488,14 +481,6 @@ def _layout(meta: StoreMeta) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
     if meta.state_names:
         layout["states"] = (np.dtype("<f4"), (len(meta.state_names),))
     return layout
-
-
-def _describe(dtype: np.dtype[Any], shape: tuple[int | str, ...]) -> str:
-    return f"{dtype.name}[{', '.join(map(str, shape))}]"
-
-
-def _row_bytes(dtype: np.dtype[Any], row: tuple[int, ...]) -> int:
-    return dtype.itemsize * int(np.prod(row, dtype=np.int64))
 
 
 def _read_meta(path: Path) -> StoreMeta:
@@ -525,110 +510,7 @@ def _read_meta(path: Path) -> StoreMeta:
 
 
 def _write_meta(path: Path, meta: StoreMeta) -> None:
-    _replace_file(path, json.dumps(dataclasses.asdict(meta), indent=2).encode() + b"\n")
-
-
-def _table_bytes(table: pa.Table) -> pa.Buffer:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return sink.getvalue()
-
-
-def _read_table(path: Path) -> pa.Table:
-    if not path.is_file():
-        raise ValueError(f"{path}: missing, so no episode is complete; restore it or write the store again")
-    try:
-        with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:
-            # no threads: Arrow aborts a process that ends while its threads are still starting (apache/arrow 34314)
-            table = file.read(_TABLE_SCHEMA.names, use_threads=False)
-        table = table.select(_TABLE_SCHEMA.names).cast(_TABLE_SCHEMA)
-    except (pa.ArrowException, KeyError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: is not an episode table ({reason}); restore it or write the store again") from error
-    if any(column.null_count for column in table.columns):
-        raise ValueError(f"{path}: has empty cells; restore it or write the store again")
-    start, length = table["start"].to_numpy(), table["length"].to_numpy()
-    if (length < 1).any() or (start != np.cumsum(length) - length).any():
-        raise ValueError(f"{path}: episodes must follow one another without gaps; restore it or write the store again")
-    return table
-
-
-def _count_frames(table: pa.Table) -> int:
-    return table["start"][-1].as_py() + table["length"][-1].as_py() if table.num_rows else 0
-
-
-def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
-    """Return the .npy header (version 1.0) of a C-ordered array, padded to its fixed size."""
-    text = f"{{'descr': {np.lib.format.dtype_to_descr(dtype)!r}, 'fortran_order': False, 'shape': {shape}, }}"
-    body = _HEADER_BYTES - 10  # after the magic string, the version and the length itself
-    assert len(text) < body, text
-    return np.lib.format.magic(1, 0) + body.to_bytes(2, "little") + text.ljust(body - 1).encode("ascii") + b"\n"
-
-
-def _check_array(path: Path, dtype: np.dtype[Any], row: tuple[int, ...], num_rows: int) -> int:
-    """Check an array's header and size against the store; return where its data begins."""
-    if not path.is_file():
-        raise ValueError(f"{path}: missing; restore it or write the store again")
-    with open(path, "rb") as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            if version != (1, 0):
-                raise ValueError(f"its format version is {version}")
-            shape, fortran_order, found = np.lib.format.read_array_header_1_0(file)
-        except ValueError as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"{path}: is not a NumPy array ({reason}); restore it or write the store again") from error
-        offset = file.tell()
-    if found != dtype or shape[1:] != row or len(shape) != 1 + len(row) or fortran_order:
-        raise ValueError(
-            f"{path}: holds {_describe(found, shape)}, but by {_META} it is {_describe(dtype, ('T', *row))}; correct "
-            f"{_META} or write the store again"
-        )
-    rows = (path.stat().st_size - offset) // _row_bytes(dtype, row)
-    if rows < num_rows:
-        raise ValueError(
-            f"{path}: truncated, it has {rows} rows and {_EPISODES} counts {num_rows}; copy the file again or write "
-            "the store again"
-        )
-    return offset
-
-
-def _open_array(path: Path, dtype: np.dtype[Any], row: tuple[int, ...], num_rows: int) -> npt.NDArray[Any]:
-    """Memory-map the first rows of an array, read-only."""
-    offset = _check_array(path, dtype, row, num_rows)
-    return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=(num_rows, *row))
-
-
-def _write_rows(path: Path, values: npt.NDArray[Any], start: int) -> None:
-    """Write rows behind the first `start` rows of an array, then the header that counts them."""
-    dtype, row = values.dtype, values.shape[1:]
-    step = max(_BLOCK_BYTES // _row_bytes(dtype, row), 1)
-    with open(path, "r+b", buffering=0) as file:
-        for first in range(0, len(values), step):
-            _write_all(file, _HEADER_BYTES + (start + first) * _row_bytes(dtype, row), values[first : first + step])
-            _give_back_pages(values)
-        _write_all(file, 0, _header(dtype, (start + len(values), *row)))
-        os.fsync(file.fileno())
-
-
-def _give_back_pages(values: npt.NDArray[Any]) -> None:
-    """Let the system have the memory of a file that `values` maps: an episode may be larger than memory."""
-    mapped = getattr(values.base, "_mmap", None)
-    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
-        mapped.madvise(mmap.MADV_DONTNEED)
-
-
-def _write_all(file: IO[bytes], offset: int, data: Any) -> None:
-    file.seek(offset)
-    rest = memoryview(data).cast("B")
-    while rest:  # an unbuffered write may stop early
-        rest = rest[file.write(rest) :]
-
-
-def _replace_file(path: Path, data: Any) -> None:
-    """Put a file in place in one step, so that a reader sees the old one or the new one."""
-    with atomic_path(path) as temporary, open(temporary, "wb", buffering=0) as file:
-        _write_all(file, 0, data)
+    replace_file(path, json.dumps(dataclasses.asdict(meta), indent=2).encode() + b"\n")
 
 
 def set_control_mode(path: str | Path, control_mode: str, evidence: str) -> StoreMeta:
@@ -646,36 +528,11 @@ def set_control_mode(path: str | Path, control_mode: str, evidence: str) -> Stor
         ValueError: there is no such control mode, the actions are not continuous, or the store is missing or locked.
     """
     folder = Path(path)
-    if not (folder / _META).is_file():
-        raise ValueError(f"{folder}: is not a store (no {_META}); collect or import data into it first")
-    with plain_os_error(folder, _KEPT), open(folder / _LOCK, "wb") as lock:
-        _take_lock(lock, folder)
+    if not (folder / META).is_file():
+        raise ValueError(f"{folder}: is not a store (no {META}); collect or import data into it first")
+    with plain_os_error(folder, _KEPT), open(folder / LOCK, "wb") as lock:
+        take_lock(lock, folder)
         changes: dict[str, Any] = {"control_mode": control_mode, "control_evidence": evidence}
-        meta = dataclasses.replace(_read_meta(folder / _META), **changes)
-        _write_meta(folder / _META, meta)
+        meta = dataclasses.replace(_read_meta(folder / META), **changes)
+        _write_meta(folder / META, meta)
     return meta
-
-
-def _open_lock(path: Path) -> IO[bytes]:
-    """Open and take the lock of a store."""
-    while True:
-        lock = open(path / _LOCK, "wb")  # noqa: SIM115
-        try:
-            _take_lock(lock, path)
-            # A writer that stored nothing removes its lock: what was opened may be no longer the one that is there.
-            if (path / _LOCK).exists() and os.path.samestat(os.fstat(lock.fileno()), (path / _LOCK).stat()):
-                return lock
-        except BaseException:
-            lock.close()
-            raise
-        lock.close()
-
-
-def _take_lock(lock: IO[bytes], path: Path) -> None:
-    """Keep other writers out until the lock file is closed or the process ends, however it ends."""
-    if sys.platform != "win32":
-        # Not flock: processes forked from this one would hold it on after a kill.
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            raise ValueError(f"{path}: another process is writing this store; wait for it or stop it") from error
