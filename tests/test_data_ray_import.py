@@ -98,6 +98,19 @@ def test_lerobot_goes_on_where_it_stopped(tmp_path: Path, cluster: str, version:
     assert again.store.num_episodes == 4
 
 
+def test_a_mended_episode_comes_behind_the_others(tmp_path: Path, cluster: str) -> None:
+    path, out = tmp_path / "recording", tmp_path / "store"
+    write_lerobot(path, "v2.1")
+    video = next(path.rglob("episode_000001.mp4"))
+    kept = video.read_bytes()
+    video.write_bytes(b"not yet copied")
+    done = import_with_ray(path, out, options=OPTIONS, address=cluster, progress=False)
+    assert [number for number, _ in done.skipped] == [1]
+    video.write_bytes(kept)
+    done = import_with_ray(path, out, options=OPTIONS, address=cluster, progress=False)
+    assert (done.skipped, done.store.episodes.seed.tolist()) == ((), [0, 2, 3, 1])
+
+
 def test_failed_task_is_one_line(tmp_path: Path, cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(row: dict, **settings: object) -> list[dict]:
         raise OSError("the disk of a machine is full")
@@ -108,6 +121,7 @@ def test_failed_task_is_one_line(tmp_path: Path, cluster: str, monkeypatch: pyte
     with pytest.raises(RuntimeError, match=r"^episode=0 or one after it: .*the disk of a machine is full") as error:
         import_with_ray(path, tmp_path / "store", options=OPTIONS, address=cluster, progress=False)
     assert "\n" not in str(error.value)
+    assert not (tmp_path / "store").exists()
 
 
 def test_no_cluster_is_one_line(tmp_path: Path) -> None:

@@ -137,6 +137,7 @@ def test_a_killed_worker_gives_one_line(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(collect_module, "_work", die)
     with pytest.raises(RuntimeError, match=r"^episode=0: a worker failed \(BrokenProcessPool[^\n]*$"):
         gather(tmp_path / "store", workers=2)
+    assert not (tmp_path / "store").exists()
 
 
 def test_progress_goes_to_the_error_stream(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

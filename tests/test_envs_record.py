@@ -254,6 +254,19 @@ def test_what_cannot_be_recorded_leaves_no_store(tmp_path: Path, env: Any, messa
 def test_odd_frames_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^render\(\)=list: must be a frame"):
         record(OddFrames(), tmp_path / "store", episodes=1, image_size=SIZE)
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_recorder_without_an_episode_leaves_nothing(tmp_path: Path) -> None:
+    def stop() -> None:
+        with Recorder(Counter(), tmp_path / "deep" / "store", image_size=SIZE) as env:
+            env.reset()
+            env.step(env.action_space.sample())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("settings", [{"episodes": 0}, {"episode_length": 0}, {"seed": -1}])
