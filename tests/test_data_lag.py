@@ -54,6 +54,24 @@ def to_places(rng: np.random.Generator, length: int) -> Stretch:
     return actions, moves
 
 
+def poses(rng: np.random.Generator, length: int) -> Stretch:
+    """A robot that is where it was told to be, on smooth ways from one place to the next."""
+    knots = 0.3 * rng.uniform(-1, 1, (2 + length // 20, 2))
+    way = np.arange(length + 1) / 20
+    k = way.astype(int)
+    eased = ((1 - np.cos(np.pi * (way - k))) / 2)[:, None]
+    places = knots[k] * (1 - eased) + knots[k + 1] * eased
+    return places[1:], np.diff(places, axis=0)
+
+
+def strokes(rng: np.random.Generator, length: int) -> Stretch:
+    """The same to and fro, as hands do it."""
+    phase = rng.uniform(0, 6) + np.cumsum(rng.uniform(0.1, 0.5, length + 1))
+    angle = np.repeat(rng.uniform(0, 6, 1 + length // 25), 25)[: length + 1]
+    places = 0.25 * np.sin(phase)[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return places[1:], np.diff(places, axis=0)
+
+
 def feedback(rng: np.random.Generator, length: int) -> Stretch:
     """A policy that sees only where the robot is, and a robot that is pushed about."""
     place, actions, moves = np.zeros(2), np.zeros((length, 2)), np.zeros((length, 2))
@@ -99,6 +117,16 @@ def test_lag_is_found(robot: Callable, mode: str, lag: int) -> None:
     assert curve.lag == lag
     assert curve.r2[0] > 0.5
     assert (curve.r2[0] == curve.r2[1]) == (lag == 0)
+
+
+@pytest.mark.parametrize("mode", ["unknown", "position"])
+@pytest.mark.parametrize("robot", [poses, strokes])
+@pytest.mark.parametrize("lag", [0, 3])
+def test_targets_on_smooth_ways(robot: Callable, mode: str, lag: int) -> None:
+    curve = measure(robot, lag, count=30, mode=mode)
+    assert curve is not None
+    assert curve.related
+    assert curve.lag == lag
 
 
 @pytest.mark.parametrize("robot", [sluggish, heavy, feedback])
