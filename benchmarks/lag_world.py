@@ -1,7 +1,8 @@
 """Simulated recordings for the benchmark of the lag estimate: a disc, or an arm of two links, told what to do.
 
 The robots answer at once, by a servo that goes a part of the way, or with inertia; some only after one or two rows,
-as real ones do. They are led by wandering, to and fro, from pose to pose, or by a controller that looks at the robot.
+as real ones do. They are led by wandering, to and fro, from pose to pose, or by a controller that looks at the robot,
+as it is or was up to two rows before.
 """
 
 from dataclasses import dataclass
@@ -83,10 +84,12 @@ def _simulate(
     choice = rng.integers(0, len(DIRECTIONS), count)
     begin, since, takes = place.copy(), np.zeros(count), rng.integers(15, 35, count)
     follows = rng.random() < 0.5  # a target is set from where the robot is, or from the last target
+    sees = int(rng.choice([0, 0, 1, 2]))  # rows before, when the controller saw the robot
     places, actions = [], []
     for t in range(total):
         places.append(place)
-        base = place if follows or kind != "position" else target
+        seen = places[max(t - sees, 0)]
+        base = seen if follows or kind != "position" else target
         if lead == "wander" or lead == "noise":
             wish = memory * wish + (1 - memory**2) ** 0.5 * size * rng.normal(size=(count, 2))
             wish_now = wish - 0.1 * base * (1 if lead == "wander" else 0.5)
@@ -106,7 +109,7 @@ def _simulate(
         else:
             goal = np.where(rng.random((count, 1)) < 1 / 25, rng.uniform(-0.8, 0.8, (count, 2)), goal)
             noise = size * (1.0 if lead == "noisy feedback" else 0.1) * rng.normal(size=(count, 2))
-            wish_now = pull * (goal - place) + noise
+            wish_now = pull * (goal - seen) + noise
         if kind == "discrete":
             keep = rng.random(count) < (0.85 if "nois" not in lead else 0.2)
             drawn = np.argmax(wish_now @ DIRECTIONS.T / STEP + 0.3 * rng.gumbel(size=(count, 5)), axis=1)

@@ -208,6 +208,25 @@ def test_states_are_heard_first(late: int, follows: bool) -> None:
     assert curve.lag == (0 if late == -2 else late)
 
 
+@pytest.mark.parametrize("sees", [0, 1, 2])
+def test_targets_set_from_where_a_disturbed_robot_was_seen(sees: int) -> None:
+    thumbs = [np.random.default_rng(seed).random((60, 16, 16), dtype=np.float32) for seed in range(20)]
+    targets, places = [], []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        place, step, seen = [np.zeros(2)], np.zeros(2), []
+        for t in range(60):
+            where = place[max(t - sees, 0)]
+            step = 0.7 * step + 0.06 * (rng.uniform(-0.6, 0.6, 2) - where) + 0.015 * rng.normal(size=2)
+            seen.append(where + step)
+            place.append(place[-1] + 0.6 * (seen[-1] - place[-1]) + 0.025 * rng.normal(size=2))
+        targets.append(np.array(seen))
+        places.append(np.array(place[:60]))
+    curve = measure_lag(thumbs, targets, states=places, control_mode="position")
+    assert curve is not None
+    assert (curve.by, curve.lag) == ("states", 0)
+
+
 def test_a_second_is_many_rows_of_a_fast_robot() -> None:
     thumbs = [np.random.default_rng(seed).random((60, 16, 16), dtype=np.float32) for seed in range(20)]
     pairs = [states_of(seed, late=-4) for seed in range(20)]

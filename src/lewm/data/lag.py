@@ -31,6 +31,7 @@ COMPONENTS = 8  # of a frame
 RIDGE = 1e-3  # of regressions on frames, which are noisy
 ANSWER = 0.2  # seconds that a robot may take to answer: actions that seem early by no more are not blamed
 ANSWER_ROWS = 2  # the same in rows, at least
+MOVES = 5  # last moves of an entry of the state that are known beside its place
 SPEAKS = 0.1  # share of what is not known before that states' moves must be told by, for states to decide
 
 Values = npt.NDArray[np.float64]
@@ -101,7 +102,7 @@ def measure_lag(
     doubted = 0 if control_mode in ("displacement", "velocity") or actions[0].ndim == 1 else 1
     shown = None if states is None else _of_states(actions, states, control_mode, *_rows(actions))
     if shown is not None and shown.r2_beside.max() > SPEAKS:
-        lag = shown.lag(earliest=earliest, latest_doubted=doubted)
+        lag = shown.lag(earliest=earliest, latest_doubted=doubted, exact=True)
         if lag and best.related and best.witness.contradicts(lag):
             lag = 0
         return LagCurve(shown.r2_alone, shown.r2_beside, best.chance, related, lag, "states", best.strength)
@@ -194,7 +195,7 @@ def _of_states(
         groups = [(series.near(i, where, j)[:, None], where.values[:, [j]]) for i, j in pairs]
     parts = []
     for action, place in groups:
-        moves = [place[index + 1 - k] - place[index - k] for k in range(3)]
+        moves = [place[index + 1 - k] - place[index - k] for k in range(MOVES + 1)]
         known = np.concatenate([place[index], *moves[1:]], axis=1)
         rows = [action[index + k] for k in LAGS]
         with_place = range(place.shape[1]) if control_mode in ("position", "unknown") else ()

@@ -73,19 +73,22 @@ class Witness:
         blocks = len(self.count)
         return blocks >= FEWEST_BLOCKS and t_of_pairs(than, errors, self.count) > t_at_least(blocks, CLEAR)
 
-    def lag(self, *, earliest: int, latest_doubted: int = 0, increments: bool = False) -> int:
+    def lag(self, *, earliest: int, latest_doubted: int = 0, increments: bool = False, exact: bool = False) -> int:
         """Return the rows by which the actions come late, negative where early; 0 unless that is beyond doubt.
 
         Args:
             earliest: rows by which the robot may answer late, so that actions only seem early.
             latest_doubted: rows by which actions only seem late if they follow from where the robot is.
             increments: whether the regressions see how actions change, which fits moves at one row alone.
+            exact: whether what is known holds all that earlier actions did, as states do and frames do not: rows up to
+                0 that are no cause then tell little.
         """
         if len(self.count) < FEWEST_BLOCKS:
             return 0
         beside, alone = (int(errors.sum(axis=1).argmin()) for errors in (self.beside, self.alone))
         if MOST + latest_doubted < beside and self._leads(beside) and self._beats_past(beside):
-            return beside - MOST
+            told = self.gain(self.span(0, MOST)) / self.gain(self.beside[beside])
+            return 0 if exact and told > SPARE else beside - MOST
         if increments and MOST + max(latest_doubted, 1) < alone and self._peaks(alone) and self._later_beat_past(alone):
             return alone - MOST
         if beside < MOST - earliest and self._leads(beside) and self._between_add_nothing(beside):
