@@ -102,7 +102,7 @@ def measure_lag(
     doubted = 0 if control_mode in ("displacement", "velocity") or actions[0].ndim == 1 else 1
     shown = None if states is None else _of_states(actions, states, control_mode, *_rows(actions))
     if shown is not None and shown.r2_beside.max() > SPEAKS:
-        lag = shown.lag(earliest=earliest, latest_doubted=doubted, exact=True)
+        lag = shown.lag(earliest=earliest, latest_doubted=doubted)
         if lag and best.related and best.witness.contradicts(lag):
             lag = 0
         return LagCurve(shown.r2_alone, shown.r2_beside, best.chance, related, lag, "states", best.strength)

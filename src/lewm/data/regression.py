@@ -13,6 +13,8 @@ MOST_BLOCKS = 24  # whose errors are kept apart: enough for a test of pairs
 FOLDS = 4
 RIDGE = 1e-6  # columns are standardised; more would hide a target's small lead over where the robot is
 
+Columns = Sequence[int] | npt.NDArray[np.int64]
+
 
 class BlockRegressions:
     """Fit regressions on some columns of a table, and return their errors on each block of its rows.
@@ -35,7 +37,7 @@ class BlockRegressions:
         self._fits = np.stack([whole - self._products[self._fold == fold].sum(axis=0) for fold in folds])
         self._ridge = ridge
 
-    def errors(self, inputs: Sequence[int] | npt.NDArray[np.int64], targets: Sequence[int]) -> npt.NDArray[np.float64]:
+    def errors(self, inputs: Columns, targets: Columns) -> npt.NDArray[np.float64]:
         """Return sums of squared errors (blocks, targets) of a regression on a constant and some columns.
 
         Args:

@@ -27,6 +27,8 @@ LAGS = np.arange(-MOST, MOST + 1)
 LAST = 2 * MOST  # place of the latest row in the lags
 CLEAR = 3.3  # how rare, in standard deviations, a difference must be by chance: 1 in 2,000
 PROBABLE, LIKELY = 2.0, 1.3  # the same for further conditions: 1 in 40, and 1 in 10
+LITTLE = 0.15  # what rows up to 0 may tell, as a share of what the later row does
+SMOOTH = 0.8  # R² by which earlier actions foretell one
 MUCH = 0.3  # R² of a row by itself that needs no other support
 LEAST = 0.05  # share of what is not known before that the row must tell beyond what row 0, and rows up to it, do
 FEWEST_BLOCKS = 4  # of episodes
@@ -45,6 +47,7 @@ class Witness:
         alone: (11, B) of each row by itself.
         beside: (11, B) of each row beside what is known.
         span: returns those (B,) of all rows from one to another together, by their places in the lags.
+        foretold: returns the R² of a later row's actions by those of rows up to 0, by its place.
     """
 
     count: npt.NDArray[np.int64]
@@ -53,6 +56,7 @@ class Witness:
     alone: npt.NDArray[np.float64]
     beside: npt.NDArray[np.float64]
     span: Callable[[int, int], npt.NDArray[np.float64]]
+    foretold: Callable[[int], float]
 
     @property
     def r2_alone(self) -> npt.NDArray[np.float64]:
@@ -73,22 +77,19 @@ class Witness:
         blocks = len(self.count)
         return blocks >= FEWEST_BLOCKS and t_of_pairs(than, errors, self.count) > t_at_least(blocks, CLEAR)
 
-    def lag(self, *, earliest: int, latest_doubted: int = 0, increments: bool = False, exact: bool = False) -> int:
+    def lag(self, *, earliest: int, latest_doubted: int = 0, increments: bool = False) -> int:
         """Return the rows by which the actions come late, negative where early; 0 unless that is beyond doubt.
 
         Args:
             earliest: rows by which the robot may answer late, so that actions only seem early.
             latest_doubted: rows by which actions only seem late if they follow from where the robot is.
             increments: whether the regressions see how actions change, which fits moves at one row alone.
-            exact: whether what is known holds all that earlier actions did, as states do and frames do not: rows up to
-                0 that are no cause then tell little.
         """
         if len(self.count) < FEWEST_BLOCKS:
             return 0
         beside, alone = (int(errors.sum(axis=1).argmin()) for errors in (self.beside, self.alone))
         if MOST + latest_doubted < beside and self._leads(beside) and self._beats_past(beside):
-            told = self.gain(self.span(0, MOST)) / self.gain(self.beside[beside])
-            return 0 if exact and told > SPARE else beside - MOST
+            return beside - MOST
         if increments and MOST + max(latest_doubted, 1) < alone and self._peaks(alone) and self._later_beat_past(alone):
             return alone - MOST
         if beside < MOST - earliest and self._leads(beside) and self._between_add_nothing(beside):
@@ -129,10 +130,14 @@ class Witness:
             return False  # a controller that looks where the robot is answers one row later
         if alone[at] < alone.max() - LEAST or self.gain(self.beside[at]) - self.gain(past) < LEAST:
             return False
+        if self.gain(past) > LITTLE * self.gain(self.beside[at]):
+            return False  # they tell much themselves, as a cause does
         return self._better(self.beside[at], past) and self._others_add_nothing(at)
 
     def _later_beat_past(self, at: int) -> bool:
-        """Tell whether later rows together tell more than those up to 0 do: of smooth actions, these foretell much."""
+        """Tell whether later rows together tell more than those up to 0, which tell much as smooth actions foretell."""
+        if self.foretold(at) < SMOOTH:
+            return False
         return self._better(self.span(MOST + 1, LAST), self.span(0, MOST), PROBABLE) and self._others_add_nothing(at)
 
     def _others_add_nothing(self, at: int) -> bool:
@@ -179,6 +184,11 @@ def make_witness(
     def beside(low: int, high: int) -> npt.NDArray[np.float64]:
         return fits.errors(np.concatenate([hs, seen(low, high)]), ys)
 
+    def foretold(at: int) -> float:
+        values = seen(at, at)
+        told, guessed = (fits.errors(x, values).sum(axis=0) for x in (seen(0, MOST), []))
+        return float(np.median(1 - told / np.maximum(guessed, 1e-12)))
+
     last, shown = len(rows) - 1, q + np.asarray(beside_alone, dtype=np.int64)
     mean, base, whole = fits.errors([], ys), fits.errors(hs, ys), beside(0, last)
     told = 1 - whole.sum(axis=0) / np.maximum(base.sum(axis=0), 1e-12)
@@ -194,6 +204,7 @@ def make_witness(
         alone=np.stack([fits.errors(np.concatenate([shown, seen(k, k)]), ys) @ scale_alone for k in lags]),
         beside=np.stack([beside(k, k) @ scale for k in lags]),
         span=lambda low, high: beside(low, high) @ scale,
+        foretold=foretold,
     )
 
 
@@ -202,4 +213,9 @@ def joined(parts: Sequence[Witness]) -> Witness:
     sums = {
         name: np.sum([getattr(part, name) for part in parts], axis=0) for name in ("mean", "known", "alone", "beside")
     }
-    return Witness(parts[0].count, **sums, span=lambda low, high: np.sum([p.span(low, high) for p in parts], axis=0))
+    return Witness(
+        parts[0].count,
+        **sums,
+        span=lambda low, high: np.sum([p.span(low, high) for p in parts], axis=0),
+        foretold=lambda at: float(np.median([p.foretold(at) for p in parts])),
+    )
