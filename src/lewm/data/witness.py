@@ -9,9 +9,11 @@ episodes that it was not fitted on:
 
 Three things look like a lag and are none. Smooth actions make neighbouring rows nearly equal: a lag must be better than
 every other one in a test over the episodes. A controller that looks at the robot tells, in later rows, where the robot
-went: the row that is said to be the cause must tell more than all rows up to 0 together, which must then add nothing to
-the later ones. A robot that answers over several rows, or some rows late, is told apart from early actions by the
-rows in between, which must add nothing, and by time: a delay that robots have is never called a lag.
+went: the row that is said to be the cause must tell much more than all rows up to 0 together, which must add next to
+nothing to the later ones. Rows up to 0 also tell much if the way is so smooth that they foretell the later ones; then
+increments must show by themselves at which row they fit. A robot that answers over several rows, or some rows late, is
+told apart from early actions by the rows in between, which must add nothing, and by time: a delay that robots have is
+never called a lag.
 """
 
 from collections.abc import Callable, Sequence
@@ -71,11 +73,6 @@ class Witness:
     def gain(self, errors: npt.NDArray[np.float64]) -> float:
         """Return the share of what is not known that a regression tells."""
         return float(1 - errors.sum() / max(self.known.sum(), 1e-12))
-
-    def better(self, errors: npt.NDArray[np.float64], than: npt.NDArray[np.float64]) -> bool:
-        """Tell whether a regression's errors are smaller, by more than chance makes over the blocks."""
-        blocks = len(self.count)
-        return blocks >= FEWEST_BLOCKS and t_of_pairs(than, errors, self.count) > t_at_least(blocks, CLEAR)
 
     def lag(self, *, earliest: int, latest_doubted: int = 0, increments: bool = False) -> int:
         """Return the rows by which the actions come late, negative where early; 0 unless that is beyond doubt.
