@@ -79,13 +79,13 @@ class Collect:
     """Collect episodes of a task into a store, in parallel; goes on after the episodes that the store already has."""
 
     task: Annotated[Positional[str], tyro.conf.arg(metavar="TASK")]
-    """two-room, two-room-discrete, push-t or reacher."""
+    """two-room, two-room-discrete, push-t, reacher or arm."""
     episodes: int
     """Episodes that the store has in the end."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder of the store."""
-    image_size: int = 64
-    """Height and width of a frame in pixels."""
+    image_size: int | None = None
+    """Height and width of a frame in pixels; if not given, 64 or, of the arm, 96."""
     episode_length: int = 100
     """Frames of an episode."""
     seed: int = 0

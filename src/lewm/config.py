@@ -17,7 +17,10 @@ from typing import Any, Literal
 SCHEMA_VERSION = 1
 ControlMode = Literal["unknown", "position", "displacement", "velocity"]
 """What a continuous action commands: where to be, how far to move from here, or how fast to move."""
-_ADDED = frozenset({"action.control_mode", "action.low", "action.high", "action.max_change"})
+_ADDED = frozenset(
+    {"data.change_quantile", "plan.max_change"}
+    | {f"action.{name}" for name in ("control_mode", "low", "high", "max_change")}
+)
 """Settings that came later: the run of a file without them had their defaults."""
 
 
@@ -53,6 +56,8 @@ class DataConfig:
     """Seed of the split into training and held-out episodes."""
     train_share: float = 1.0
     """Share of the training episodes that is trained on; the held-out ones stay the same."""
+    change_quantile: float = 0.99
+    """Share of an action's changes between two rows that are within `action.max_change`; the others are rare."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,6 +236,9 @@ class PlanConfig:
     """Learnt steps between two representations, or squared distance of all tokens or of the mean token."""
     over: Literal["last", "sum"] = "last"
     """Cost of the last predicted step, or summed over all of them."""
+    max_change: float | None = None
+    """Actions that are positions: how far a command may move in an environment step, in its own unit; None takes what
+    the training episodes did."""
     hold: bool | None = False
     """Search over one action held for the whole frame-skip, rather than over every sub-action; None holds continuous
     actions alone."""
@@ -302,6 +310,8 @@ def _validate(c: Config) -> None:
     _require(0 < c.data.held_out < 1, "data.held_out", c.data.held_out, "must be between 0 and 1", "use 0.1")
     share = c.data.train_share
     _require(0 < share <= 1, "data.train_share", share, "must be in (0, 1]", "use 1 for all training episodes")
+    quantile = c.data.change_quantile
+    _require(0 < quantile <= 1, "data.change_quantile", quantile, "must be in (0, 1]", "use 0.99")
     _require(c.seed >= 0, "seed", c.seed, "must not be negative", "use 0")
     _require(c.data.split_seed >= 0, "data.split_seed", c.data.split_seed, "must not be negative", "use 0")
     for name in ("depth", "predictor_depth", "patch_size", "mlp_ratio"):
@@ -413,6 +423,8 @@ def _validate(c: Config) -> None:
         p.elites <= p.candidates, "plan.elites", p.elites, f"must not exceed {p.candidates} candidates", "use fewer"
     )
     _require(p.execute <= p.horizon, "plan.execute", p.execute, f"must not exceed horizon {p.horizon}", "use 1")
+    change = p.max_change
+    _require(change is None or change > 0, "plan.max_change", change, "must be positive", "leave it out")
     _require(p.temperature > 0, "plan.temperature", p.temperature, "must be positive", "use 0.1")
     for name in ("episodes", "goal_offset", "budget", "clips", "probe_frames"):
         value = getattr(c.eval, name)

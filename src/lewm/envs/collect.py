@@ -24,7 +24,7 @@ def collect(
     out: str | Path,
     *,
     episodes: int,
-    image_size: int = 64,
+    image_size: int | None = None,
     episode_length: int = 100,
     seed: int = 0,
     workers: int | None = None,
@@ -40,7 +40,7 @@ def collect(
         task_name: One of `lewm.envs.TASKS`.
         out: Folder of the store.
         episodes: Episodes that the store has in the end.
-        image_size: Height and width of a frame in pixels.
+        image_size: Height and width of a frame in pixels; None takes the task's own, 64 or, of the arm, 96.
         episode_length: Frames of an episode.
         seed: Seed of everything that is drawn.
         workers: Processes; None takes one a core as far as there are episodes for them, 1 starts none.
@@ -62,7 +62,7 @@ def collect(
     task = make_task(task_name, image_size)
     meta = StoreMeta(
         task=task_name,
-        image_size=image_size,
+        image_size=task.image_size,
         action_kind=task.action_kind,
         action_size=task.action_size,
         control_mode=task.control_mode,

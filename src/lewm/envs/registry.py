@@ -2,20 +2,21 @@
 
 import difflib
 
+from lewm.envs.arm import Arm
 from lewm.envs.push_t import PushT
 from lewm.envs.reacher import Reacher
 from lewm.envs.task import Task
 from lewm.envs.two_room import TwoRoom, TwoRoomDiscrete
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (TwoRoom, TwoRoomDiscrete, PushT, Reacher)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (TwoRoom, TwoRoomDiscrete, PushT, Reacher, Arm)}
 
 
-def make_task(name: str, image_size: int = 64) -> Task:
+def make_task(name: str, image_size: int | None = None) -> Task:
     """Make a task by its name.
 
     Args:
         name: One of `TASKS`.
-        image_size: Height and width of a frame in pixels.
+        image_size: Height and width of a frame in pixels; None takes the task's own.
 
     Raises:
         ValueError: If there is no such task, or the image size is out of range.
@@ -23,4 +24,4 @@ def make_task(name: str, image_size: int = 64) -> Task:
     if name not in TASKS:
         near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.0)[0]
         raise ValueError(f"task={name}: must be one of {', '.join(TASKS)}; did you mean {near}?")
-    return TASKS[name](image_size)
+    return TASKS[name](TASKS[name].default_image_size if image_size is None else image_size)

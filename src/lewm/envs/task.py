@@ -39,6 +39,10 @@ class Task(gymnasium.Env[NDArray[np.uint8], Any]):
     action_kind: ClassVar[Literal["continuous", "discrete"]]
     action_size: ClassVar[int]
     control_mode: ClassVar[ControlMode] = "unknown"
+    hold: ClassVar[int] = 0
+    """Last environment steps of an episode in which the goal must hold; 0 where reaching it once is enough."""
+    default_image_size: ClassVar[int] = 64
+    """Height and width of a frame in pixels, if nothing else is asked for."""
 
     def __init__(self, image_size: int = 64) -> None:
         if not SMALLEST_IMAGE <= image_size <= LARGEST_IMAGE:
@@ -65,6 +69,10 @@ class Task(gymnasium.Env[NDArray[np.uint8], Any]):
         Raises:
             ValueError: If the state has another shape or is not a possible one.
         """
+
+    def command(self, states: ArrayLike) -> NDArray[np.float32]:
+        """Return the commands (M, A) under which the task rests in states (M, S); only where actions are positions."""
+        raise NotImplementedError
 
     @abstractmethod
     def success(self, state: ArrayLike, goal: ArrayLike) -> NDArray[np.bool_]:

@@ -163,7 +163,8 @@ def run_closed_loop(
 ) -> Loop:
     """Let a policy act from every start, all in one batch, until the budget is spent or every goal is reached.
 
-    An episode whose goal is reached leaves the batch: nothing is decided, simulated or drawn for it any more.
+    An episode whose goal is reached leaves the batch: nothing is decided, simulated or drawn for it any more. Where the
+    task wants a goal to be held, for the last `task.hold` steps of the budget, every episode lasts for all of it.
 
     Args:
         task: The true dynamics.
@@ -184,7 +185,7 @@ def run_closed_loop(
         after = slice(done + 1, done + 1 + way.shape[1])
         states[going_on, after] = way
         states[going_on, after.stop :] = way[:, -1:]
-        reached = success(states[:, after])[going_on]  # (E', L)
+        reached = success(states[:, after])[going_on] & (task.hold == 0)  # (E', L)
         solved = reached.any(axis=1)
         for episode, step in zip(going_on[solved], after.start + reached[solved].argmax(axis=1), strict=True):
             solved_at[episode] = step
@@ -193,7 +194,18 @@ def run_closed_loop(
         done += way.shape[1]
         if tick is not None:
             tick()
+    if task.hold:
+        solved_at = _held_from(success(states[:, 1:]), task.hold)
     return Loop(solved_at, states)
+
+
+def _held_from(inside: NDArray[np.bool_], hold: int) -> NDArray[np.int64]:
+    """Return the step, from 1, since which states are at the goal to the end, (E,), of whether they are, (E, budget).
+
+    It is -1 where that is for fewer than `hold` steps.
+    """
+    lasting = np.logical_and.accumulate(inside[:, ::-1], axis=1).sum(axis=1)
+    return np.where(lasting >= hold, inside.shape[1] - lasting + 1, -1)
 
 
 def reaches(task: Task, starts: Starts) -> Success:
@@ -242,7 +254,8 @@ class ModelPolicy:
         """
         generator = torch.Generator(space.device).manual_seed(config.seed)
         self._controller = LatentController(model, config, space, batch=len(starts.state), generator=generator)
-        self._controller.reset(starts.goal_frame if starts.region is None else starts.region)
+        goal = starts.goal_frame if starts.region is None else starts.region
+        self._controller.reset(goal, command=task.command(starts.state) if space.relative else None)
         self._task, self._record = task, record
         self._newest = min(config.plan.execute, config.model.history)
         self._episodes = np.arange(len(starts.state))
@@ -293,21 +306,25 @@ class _Planned:
         starts: Starts,
         space: ActionSpace,
         plan: PlanConfig,
-        cost_at: Callable[[NDArray[np.float32], NDArray[np.int64]], CostFn],
+        cost_at: Callable[[NDArray[np.float32], NDArray[np.int64], ActionSpace], CostFn],
         *,
+        task: Task,
         seed: int,
     ) -> None:
         """Set the planner up; `cost_at` makes the cost at states (E', m, S) of the episodes (E',) that go on."""
         generator = torch.Generator(space.device).manual_seed(seed)
         self._planner = RecedingHorizon(plan, space, batch=len(starts.state), generator=generator)
-        self._space, self._execute, self._cost_at = space, plan.execute, cost_at
+        if space.relative:
+            self._planner.reset(torch.from_numpy(task.command(starts.state)).to(space.device))
+        self._execute, self._cost_at = plan.execute, cost_at
         self._episodes = np.arange(len(starts.state))
 
     def __call__(self, states: NDArray[np.float32], episodes: NDArray[np.int64]) -> NDArray:
         self._planner.keep(np.searchsorted(self._episodes, episodes))
         self._episodes = episodes
-        chosen = self._planner.plan(self._cost_at(states, episodes)).actions[:, : self._execute]
-        return self._space.to_env(self._space.expand(chosen)).flatten(1, 2).cpu().numpy()
+        space = self._planner.space
+        self._planner.plan(self._cost_at(states, episodes, space))
+        return space.to_env(self._planner.future[:, : self._execute]).flatten(1, 2).cpu().numpy()
 
 
 def planner_alone(task: Task, starts: Starts, space: ActionSpace, plan: PlanConfig, *, seed: int) -> Policy:
@@ -321,7 +338,7 @@ def planner_alone(task: Task, starts: Starts, space: ActionSpace, plan: PlanConf
         seed: Seed of the search.
     """
 
-    def cost_at(states: NDArray[np.float32], episodes: NDArray[np.int64]) -> CostFn:
+    def cost_at(states: NDArray[np.float32], episodes: NDArray[np.int64], space: ActionSpace) -> CostFn:
         def cost_fn(actions: Tensor) -> Tensor:  # (B, K, H, a) -> (B, K)
             batch, candidates = actions.shape[:2]
             begin, goal = (np.repeat(x, candidates, axis=0) for x in (states[:, -1], starts.goal_state[episodes]))
@@ -332,7 +349,7 @@ def planner_alone(task: Task, starts: Starts, space: ActionSpace, plan: PlanConf
 
         return cost_fn
 
-    return _Planned(starts, space, plan, cost_at, seed=seed)
+    return _Planned(starts, space, plan, cost_at, task=task, seed=seed)
 
 
 def cost_alone(
@@ -351,14 +368,14 @@ def cost_alone(
     true_model = TrueModel(model, task, space, plan)
     goals = encode_frames(model.encode, starts.goal_frame, model.device)
 
-    def cost_at(states: NDArray[np.float32], episodes: NDArray[np.int64]) -> CostFn:
+    def cost_at(states: NDArray[np.float32], episodes: NDArray[np.int64], space: ActionSpace) -> CostFn:
         begin = torch.from_numpy(states[:, -1].copy()).to(space.device)[:, None]  # (B, T=1, S)
-        shape = (len(begin), 0, space.size)
-        nothing = torch.zeros(shape, dtype=torch.int64 if space.kind == "discrete" else torch.float32)
-        past, goal = space.expand(nothing.to(space.device)), goals[torch.from_numpy(episodes).to(goals.device)]
+        shape = (len(begin), 0, model.config.model_action_size)
+        past = torch.zeros(shape, dtype=torch.int64 if space.kind == "discrete" else torch.float32, device=space.device)
+        goal = goals[torch.from_numpy(episodes).to(goals.device)]
         return latent_cost_fn(true_model, begin, past, goal, space, plan)
 
-    return _Planned(starts, space, plan, cost_at, seed=seed)
+    return _Planned(starts, space, plan, cost_at, task=task, seed=seed)
 
 
 class TrueModel:

@@ -76,10 +76,13 @@ def plan_once(
         read = state_reader(of, goal, wanted, progress=progress)
         pursued = target = read.region
 
+    # What was told last, where actions are positions: the row before, or at an episode's first frame its own.
+    command = store.actions[index - 1 if begin.index else index][None]
     space = data_space(of)
+    space = space.at(torch.tensor(command, device=space.device))
     generator = torch.Generator(space.device).manual_seed(settings.seed)
     controller = LatentController(model, settings, space, batch=1, generator=generator)
-    controller.reset(pursued)
+    controller.reset(pursued, command=command if space.relative else None)
     began = time.perf_counter()
     controller.act(frame)
     seconds = time.perf_counter() - began
@@ -87,12 +90,12 @@ def plan_once(
     assert plan is not None
 
     tokens = encode_frames(model.encode, frame, model.device)[:, None]  # (1, T=1, N, D)
-    past = space.expand(plan.actions[:, :0])  # none yet
+    past = controller.future[:, :0]  # none yet
     end_cost = latent_cost_fn(model, tokens, past, target, space, replace(settings.plan, over="last"))
     results: dict[str, Any] = {
         "start": f"frame:{begin.episode}:{begin.index}",
         "goal": goal_report(goal, read),
-        "actions": space.to_env(space.expand(plan.actions)).flatten(1, 2)[0].tolist(),
+        "actions": space.to_env(controller.future).flatten(1, 2)[0].tolist(),
         "cost": end_cost(plan.actions[:, None]).item(),
         "cost_now": goal_cost(model, tokens[:, None], target, settings.plan).item(),
         "cost_random": end_cost(random_plans(space, settings.plan.horizon, generator)).mean().item(),

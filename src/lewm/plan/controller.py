@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -38,10 +39,27 @@ class RecedingHorizon:
             raise ValueError(f"plan.execute={plan.execute}: must be 1 to plan.horizon={plan.horizon}; use 1")
         self._config, self._space, self._batch, self._generator = plan, space, batch, generator
         self.last_plan: Plan | None = None
+        self._future: Tensor | None = None
 
-    def reset(self) -> None:
-        """Forget the previous plan: the next one starts from the neutral distribution."""
-        self.last_plan = None
+    @property
+    def space(self) -> ActionSpace:
+        """What is searched: where actions are positions, around the command that was carried out last."""
+        return self._space
+
+    @property
+    def future(self) -> Tensor:
+        """Model actions of the last plan, (B, H, f*A) or (B, H, f)."""
+        assert self._future is not None
+        return self._future
+
+    def reset(self, command: Tensor | None = None) -> None:
+        """Forget the previous plan: the next one starts from the neutral distribution.
+
+        Args:
+            command: where actions are positions, the present commands (B, A).
+        """
+        self.last_plan = self._future = None
+        self._space = self._space.at(command)
 
     def keep(self, index: np.ndarray) -> None:
         """Plan from now on for some of the environments alone, each going on from its own previous plan.
@@ -56,18 +74,25 @@ class RecedingHorizon:
             raise ValueError(f"index={index.tolist()}: must be increasing numbers of {self._batch} environments")
         self._batch = len(index)
         if self.last_plan is not None:
-            self.last_plan = self.last_plan.rows(torch.as_tensor(index, device=self._space.device))
+            rows = torch.as_tensor(index, device=self._space.device)
+            self.last_plan, self._future = self.last_plan.rows(rows), self.future[rows]
+        if self._space.command is not None:
+            self._space = self._space.at(self._space.command[torch.as_tensor(index, device=self._space.device)])
 
-    def plan(self, cost_fn: CostFn) -> Plan:
+    def plan(self, cost_fn: CostFn, space: ActionSpace | None = None) -> Plan:
         """Plan from the present, warm-started with the previous plan shifted by the steps carried out since.
+
+        The first `plan.execute` steps are taken to be carried out: where actions are positions, their last command is
+        the next plan's present one.
 
         Args:
             cost_fn: costs (B, K) of actions (B, K, H, a) from the present state.
+            space: the present space within other bounds, for this plan alone; None takes `space`.
 
         Returns:
             The plan, which is also kept as `last_plan`.
         """
-        config, space = self._config, self._space
+        config, space = self._config, self._space if space is None else space
         init = None if self.last_plan is None else warm_start(self.last_plan, config.execute, space)
         match config.planner:
             case "cem":
@@ -94,6 +119,10 @@ class RecedingHorizon:
                     generator=self._generator,
                     init=init,
                 )
+        self._future = space.expand(self.last_plan.actions)
+        if space.relative:
+            rows = space.to_env(self._future[:, : config.execute])  # (B, execute, f, A)
+            self._space = self._space.at(rows[:, -1, -1])
         return self.last_plan
 
 
@@ -116,7 +145,7 @@ class LatentController:
             batch: B, environments driven at once.
             generator: source of randomness, on the space's device.
         """
-        self._model, self._config, self._space, self._batch = model, config, space, batch
+        self._model, self._config, self._device, self._batch = model, config, space.device, batch
         self._receding = RecedingHorizon(config.plan, space, batch=batch, generator=generator)
         self._goal: Tensor | Region | None = None
         self._tokens: Tensor | None = None  # (B, T, N, D)
@@ -127,20 +156,28 @@ class LatentController:
         """The plan of the last `act`; None before the first one of an episode."""
         return self._receding.last_plan
 
+    @property
+    def future(self) -> Tensor:
+        """Model actions of the last plan, (B, H, f*A) or (B, H, f)."""
+        return self._receding.future
+
     @torch.no_grad()
-    def reset(self, goal: Any) -> None:
+    def reset(self, goal: Any, *, command: npt.ArrayLike | None = None) -> None:
         """Start new episodes.
 
         Args:
             goal: pictures of the goals, (B, height, width, 3) uint8, or what `pictures_in` makes that of; or a
                 `Region`, the same for all environments.
+            command: where actions are positions, what each robot was told last, or where its joints are, (B, A) or, for
+                one environment, (A,): plans lead on from there. Later commands are remembered.
 
         Raises:
-            ValueError: if it is neither.
+            ValueError: if goals or commands have a wrong shape or type, or commands are given for other actions.
         """
+        present = None if command is None else self._present(command)
         self._goal = goal if isinstance(goal, Region) else self._encode(self._pictures("goal", goal)[:, None])[:, 0]
         self._tokens = self._past = None
-        self._receding.reset()
+        self._receding.reset(present)
 
     def keep(self, index: np.ndarray) -> None:
         """Drive from now on some of the environments alone, each going on from what it has seen, done and planned.
@@ -154,14 +191,14 @@ class LatentController:
         """
         self._receding.keep(index)
         self._batch = len(index)
-        rows = torch.as_tensor(index, device=self._space.device)
+        rows = torch.as_tensor(index, device=self._device)
         if isinstance(self._goal, Tensor):
             self._goal = self._goal[rows]
         if self._tokens is not None and self._past is not None:
             self._tokens, self._past = self._tokens[rows], self._past[rows]
 
     @torch.no_grad()
-    def act(self, frames: Any) -> np.ndarray:
+    def act(self, frames: Any, *, low: npt.ArrayLike | None = None, high: npt.ArrayLike | None = None) -> np.ndarray:
         """Look, plan, and say what to do until the next look.
 
         Args:
@@ -170,25 +207,34 @@ class LatentController:
                 `execute` model steps lie behind: m is `plan.execute`, or less if the model's history is shorter,
                 since frames older than the history are not looked at. Also what `pictures_in` makes that of: floats,
                 tensors, lists, channels first, and one picture without its batch axis where B is 1.
+            low: smallest value of each of the A entries of an action, or one for all, for this plan alone; None keeps
+                the space's. Where actions are positions, bounds around the present command limit how far it moves.
+            high: largest values, likewise.
 
         Returns:
             The environment's actions of the next `execute` model steps, all of which are taken to be carried out:
             (B, execute * f, A) float32, or (B, execute * f) int64. The batch axis is always there.
 
         Raises:
-            ValueError: if there is no goal yet, or frames are missing or of a wrong shape or type.
+            ValueError: if there is no goal yet, frames are missing or of a wrong shape or type, bounds do not fit, or
+                actions are positions and the present command is not known.
         """
         if self._goal is None:
             raise ValueError("goal=None: there is no goal; call reset(goal) first")
+        space = self._receding.space.within(low, high)
+        if space.relative and space.command is None:
+            raise ValueError(
+                "command=None: these actions are positions, planned from the present one on; call reset(goal, "
+                "command=...) with what the robot was told last, or where its joints are"
+            )
         frames = self._pictures("frames", frames, steps=True)
         self._remember(frames if frames.ndim == 5 else frames[:, None])
         assert self._tokens is not None
         assert self._past is not None
-        plan = self._receding.plan(
-            latent_cost_fn(self._model, self._tokens, self._past, self._goal, self._space, self._config.plan)
+        self._receding.plan(
+            latent_cost_fn(self._model, self._tokens, self._past, self._goal, space, self._config.plan), space
         )
-        model_actions = self._space.expand(plan.actions[:, : self._config.plan.execute])  # (B, execute, f*A)
-        env_actions = self._space.to_env(model_actions)
+        env_actions = space.to_env(self._receding.future[:, : self._config.plan.execute])
         # Model steps and sub-actions become one time axis: (B, execute, f, A) or (B, execute, f).
         return env_actions.flatten(1, 2).cpu().numpy()
 
@@ -201,8 +247,7 @@ class LatentController:
         """
         if self.last_plan is None or self._tokens is None or self._past is None:
             raise ValueError("last_plan=None: nothing was planned in this episode; call act(frames) first")
-        future = self._space.expand(self.last_plan.actions)
-        return self._model.rollout(self._tokens, torch.cat((self._past, future), dim=1))
+        return self._model.rollout(self._tokens, torch.cat((self._past, self._receding.future), dim=1))
 
     def _remember(self, frames: np.ndarray) -> None:
         """Append the tokens of new frames (B, m, height, width, 3) and the actions before them; cut to the history."""
@@ -216,10 +261,11 @@ class LatentController:
         tokens = self._encode(frames[:, -fewest:])
         if self.last_plan is None or self._tokens is None or self._past is None:
             self._tokens = tokens
-            nothing = torch.zeros((self._batch, 0, self._space.size), device=self._space.device)
-            self._past = self._space.expand(nothing if self._space.kind == "continuous" else nothing.long())
+            discrete = self._receding.space.kind == "discrete"
+            shape = (self._batch, 0, self._config.model_action_size)
+            self._past = torch.zeros(shape, device=self._device, dtype=torch.int64 if discrete else torch.float32)
             return
-        done = self._space.expand(self.last_plan.actions[:, :execute])
+        done = self._receding.future[:, :execute]
         self._tokens = torch.cat((self._tokens, tokens), dim=1)[:, -history:]
         past = torch.cat((self._past, done), dim=1)
         self._past = past[:, past.shape[1] - (self._tokens.shape[1] - 1) :]  # one action between two frames
@@ -228,7 +274,18 @@ class LatentController:
         """Take pictures in, (B, height, width, 3) uint8, or with `steps` also (B, m, height, width, 3)."""
         return pictures_in(name, frames, size=self._config.model.image_size, batch=self._batch, steps=steps)
 
+    def _present(self, command: npt.ArrayLike) -> Tensor:
+        """Check present commands and give them as (B, A)."""
+        space = self._receding.space
+        if not space.relative:
+            raise ValueError("command: these actions are no positions, and no plan starts from one; leave it out")
+        given = np.asarray(command, dtype=np.float32)
+        given, shape = given[None] if given.ndim == 1 else given, (self._batch, self._config.action.size)
+        if given.shape != shape or not np.isfinite(given).all():
+            raise ValueError(f"command={given.tolist()}: must be finite numbers of shape {shape}; give one row a robot")
+        return torch.tensor(given, device=self._device)
+
     def _encode(self, frames: np.ndarray) -> Tensor:
         """Encode frames (B, m, height, width, 3) as (B, m, N, D)."""
-        pictures = torch.tensor(frames, device=self._space.device)
+        pictures = torch.tensor(frames, device=self._device)
         return self._model.encode(pictures.flatten(0, 1)).unflatten(0, pictures.shape[:2])

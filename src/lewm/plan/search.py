@@ -23,6 +23,9 @@ WeightFn = Callable[[Tensor], Tensor]
 
 STD_FLOOR = 0.025
 """Smallest standard deviation after a refit, as a share of the range: the search never freezes."""
+FINEST = 5
+"""Changes of a command are drawn at many scales at once, the finest this many times halved: a robot far from the goal
+needs the largest, and one that holds it the smallest."""
 SMOOTHING = 0.1
 """Share of uniform probability mixed into every refit of discrete actions: no action is ever ruled out."""
 WARM_UNIFORM = 0.5
@@ -55,6 +58,8 @@ class Gaussian:
         """Draw sequences, (B, count, H, a)."""
         batch, horizon, size = self.mean.shape
         noise = torch.randn((batch, count, horizon, size), generator=generator, device=self.mean.device)
+        if space.relative:
+            noise = noise * torch.logspace(0, -FINEST, count, 2, device=noise.device)[:, None, None]
         return (self.mean[:, None] + self.std[:, None] * noise).clamp(space.low, space.high)
 
     def refit(self, actions: Tensor, weights: Tensor, space: ActionSpace) -> "Gaussian":
@@ -62,7 +67,8 @@ class Gaussian:
         share = weights[:, :, None, None]
         mean = (share * actions).sum(1).clamp(space.low, space.high)  # (B, H, a); rounding may pass a bound
         std = (share * (actions - mean[:, None]).square()).sum(1).sqrt()
-        return Gaussian(mean, torch.maximum(std, STD_FLOOR * (space.high - space.low)))
+        floor = STD_FLOOR * 2.0**-FINEST if space.relative else STD_FLOOR
+        return Gaussian(mean, torch.maximum(std, floor * (space.high - space.low)))
 
     @classmethod
     def resuming(cls, actions: Tensor, steps: int, space: ActionSpace) -> "Gaussian":
@@ -168,6 +174,9 @@ def search(
     but can fall between two good ways round an obstacle, or lag behind after few iterations; a candidate cannot. On a
     tie the mean is taken. Scoring the final mean is one further `cost_fn` call, with K = 1.
 
+    Where changes of a command are searched, keeping the present command is scored beside the mean, and is the plan if
+    nothing is cheaper.
+
     Args:
         cost_fn: costs (B, K) of actions (B, K, H, a). A cost that is not finite counts as +inf: such a candidate is
             never chosen and has no part in the refit.
@@ -206,14 +215,17 @@ def search(
         best = torch.where((lowest < best_cost)[:, None, None], winner, best)
         best_cost = torch.minimum(lowest, best_cost)
         usable = usable & lowest.isfinite()
-    mean = distribution.mode()
-    mean_cost = _score(cost_fn, mean[:, None])[:, 0]
+    finals = distribution.mode()[:, None]  # (B, 1, H, a)
+    if space.relative:
+        finals = torch.cat((torch.zeros_like(finals), finals), dim=1)  # on a tie the command is kept
+    final_cost, index = _score(cost_fn, finals).min(dim=1)
+    final = torch.take_along_dim(finals, index[:, None, None, None], dim=1)[:, 0]
     # Looked at once, here, and not in the loop: every look waits for the device and would break a compiled graph.
     if not bool(usable.all()):
         failed = (~usable).nonzero().flatten().tolist()
         raise ValueError(f"cost_fn: no candidate has a finite cost in environments {failed}; check model and goal")
-    chosen = torch.where((mean_cost <= best_cost)[:, None, None], mean, best)
-    return Plan(chosen, torch.minimum(mean_cost, best_cost), distribution)
+    chosen = torch.where((final_cost <= best_cost)[:, None, None], final, best)
+    return Plan(chosen, torch.minimum(final_cost, best_cost), distribution)
 
 
 def _score(cost_fn: CostFn, actions: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """What a planner searches over: the actions of one model step, and how they become the environment's actions."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -17,6 +17,10 @@ class ActionSpace:
 
     A model step is `frame_skip` environment steps. Without `hold`, all its sub-actions are searched: a = f*A numbers,
     or f integers. With `hold`, one sub-action is searched (a = A, or 1) and repeated f times by `expand`.
+
+    Of actions that are positions, what is searched is the change from one environment step to the next, counted from
+    the present `command`: a robot cannot jump, and a model knows little of commands that do. With `hold`, the changes
+    within a model step are equal, so that the command moves evenly. Changes of zero keep the present command.
     """
 
     kind: Literal["continuous", "discrete"]
@@ -33,22 +37,74 @@ class ActionSpace:
     """f: environment steps in a model step."""
     hold: bool = False
     """Whether one sub-action is held for the whole model step."""
+    least: Tensor | None = None
+    """Of positions, the smallest command, (A,); None for actions that are searched as they are."""
+    most: Tensor | None = None
+    """Of positions, the largest command, (A,)."""
+    command: Tensor | None = None
+    """Of positions, the present command of each environment, (B, A); None as long as it is not known."""
 
     @property
     def device(self) -> torch.device:
         """Where plans are made."""
         return self.low.device
 
+    @property
+    def relative(self) -> bool:
+        """Whether changes of the present command are searched."""
+        return self.least is not None
+
+    @property
+    def env_bounds(self) -> tuple[Tensor, Tensor]:
+        """Smallest and largest value of each entry of an environment action, (A,) each; of continuous actions."""
+        if self.least is not None and self.most is not None:
+            return self.least, self.most
+        size = self.size if self.hold else self.size // self.frame_skip
+        return self.low[:size], self.high[:size]
+
     def expand(self, actions: Tensor) -> Tensor:
-        """Turn searched actions into model actions, repeating a held sub-action.
+        """Turn searched actions into model actions: repeat a held sub-action, and add changes to the present command.
 
         Args:
-            actions: (..., a).
+            actions: (..., a); where they are changes of a command, (B, ..., H, a) from the present on.
 
         Returns:
             (..., f*A) float, or (..., f) int64: the sub-actions of a model step, concatenated.
         """
-        return torch.tile(actions, (self.frame_skip,)) if self.hold else actions
+        actions = torch.tile(actions, (self.frame_skip,)) if self.hold else actions
+        if not self.relative:
+            return actions
+        assert self.command is not None
+        changes = actions.unflatten(-1, (self.frame_skip, -1)).flatten(-3, -2)  # (B, ..., H*f, A)
+        command = self.command.view(len(self.command), *[1] * (changes.ndim - 2), -1)
+        commands = (command + changes.cumsum(-2)).clamp(self.least, self.most)
+        return commands.unflatten(-2, (-1, self.frame_skip)).flatten(-2)  # (B, ..., H, f*A)
+
+    def at(self, command: Tensor | None) -> "ActionSpace":
+        """Return the space around present commands (B, A); the same space where actions are no positions."""
+        return replace(self, command=command) if self.relative else self
+
+    def within(self, low: npt.ArrayLike | None, high: npt.ArrayLike | None) -> "ActionSpace":
+        """Return the space with other bounds of the environment's actions.
+
+        Args:
+            low: smallest value of each of the A entries, or one for all; None keeps the present ones.
+            high: largest values, likewise.
+
+        Raises:
+            ValueError: if the actions are discrete, or the bounds do not fit the action size, or are empty or infinite.
+        """
+        if low is None and high is None:
+            return self
+        if self.kind == "discrete":
+            raise ValueError(f"low={low}, high={high}: discrete actions have no bounds; leave both out")
+        least, most = self.env_bounds
+        size = len(least)
+        lowest, highest = _bounds(least.cpu() if low is None else low, most.cpu() if high is None else high, size)
+        least, most = torch.tensor(lowest, device=self.device), torch.tensor(highest, device=self.device)
+        if self.relative:
+            return replace(self, least=least, most=most)
+        return replace(self, low=least.tile(self.size // size), high=most.tile(self.size // size))
 
     def to_env(self, model_actions: Tensor) -> Tensor:
         """Split model actions into the environment's sub-actions, in the order in which they are carried out.
@@ -69,14 +125,18 @@ def action_space(
     low: npt.ArrayLike | None = None,
     high: npt.ArrayLike | None = None,
     *,
+    max_change: npt.ArrayLike | None = None,
     device: torch.device | str,
 ) -> ActionSpace:
     """Make the space that a run's planner searches.
 
     Args:
         config: settings of the run: kind and size of actions, frame-skip, and whether sub-actions are held.
-        low: smallest value of each of the A entries of an environment action, or one for all; -1 if not given.
-        high: largest values, likewise; 1 if not given. An entry whose smallest value is its largest is held there.
+        low: smallest value of each of the A entries of an environment action, or one for all; if not given, that of the
+            training episodes, or -1 where the settings have none.
+        high: largest values, likewise; else 1. An entry whose smallest value is its largest is held there.
+        max_change: of positions, how far each entry may change from one environment step to the next, or one number for
+            all; if not given, `plan.max_change`, or what the training episodes did.
         device: where plans are made; the generator and the costs must be there too.
 
     Raises:
@@ -97,14 +157,24 @@ def action_space(
             frame_skip=frame_skip,
             hold=hold,
         )
-    lowest = _bound("low", -1.0 if low is None else low, action.size)
-    highest = _bound("high", 1.0 if high is None else high, action.size)
-    # The worst entry: crossed, or the widest of bounds that leave nothing to search.
-    k = int(np.argmin(highest - lowest if (lowest > highest).any() else lowest - highest))
-    if not lowest[k] < highest[k]:
-        raise ValueError(
-            f"low={lowest[k]}: must be below high={highest[k]} (entry {k}); give the range of each entry, and only of "
-            "constant ones the same value twice"
+    lowest, highest = _bounds(
+        (action.low or -1.0) if low is None else low, (action.high or 1.0) if high is None else high, action.size
+    )
+    if action.control_mode == "position":
+        given = config.plan.max_change if max_change is None else max_change
+        change = _bound("max_change", (action.max_change or highest - lowest) if given is None else given, action.size)
+        if (change < 0).any():
+            raise ValueError(f"max_change={change.min()}: must not be negative; give how far a command may move")
+        largest = torch.tensor(change, device=device).tile(searched)
+        return ActionSpace(
+            kind="continuous",
+            size=searched * action.size,
+            low=-largest,
+            high=largest,
+            frame_skip=frame_skip,
+            hold=hold,
+            least=torch.tensor(lowest, device=device),
+            most=torch.tensor(highest, device=device),
         )
     return ActionSpace(
         kind="continuous",
@@ -114,6 +184,19 @@ def action_space(
         frame_skip=frame_skip,
         hold=hold,
     )
+
+
+def _bounds(low: npt.ArrayLike, high: npt.ArrayLike, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Check two bounds and give them for each of the `size` entries of an environment action."""
+    lowest, highest = _bound("low", low, size), _bound("high", high, size)
+    # The worst entry: crossed, or the widest of bounds that leave nothing to search.
+    k = int(np.argmin(highest - lowest if (lowest > highest).any() else lowest - highest))
+    if not lowest[k] < highest[k]:
+        raise ValueError(
+            f"low={lowest[k]}: must be below high={highest[k]} (entry {k}); give the range of each entry, and only of "
+            "constant ones the same value twice"
+        )
+    return lowest, highest
 
 
 def _bound(name: str, value: npt.ArrayLike, size: int) -> np.ndarray:

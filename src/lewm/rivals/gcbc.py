@@ -92,7 +92,7 @@ class GCBC(Rival):
             return out.argmax(-1).cpu().numpy()
         size = self.config.action.size
         actions = out * self.action_vector.std[:size] + self.action_vector.mean[:size]
-        return actions.clamp(space.low[:size], space.high[:size]).float().cpu().numpy()
+        return actions.clamp(*space.env_bounds).float().cpu().numpy()
 
     def finish(self, store: Store, episodes: np.ndarray) -> None:
         """Nothing: a policy has no planning cost."""

@@ -53,7 +53,7 @@ def run_rival(name: str, config: Config, data: str | Path, *, progress: bool = F
     if name not in RIVALS:
         raise ValueError(f"rival={name}: must be one of {', '.join(RIVALS)}; choose one of them")
     store = Store(data)
-    config = with_data(config, store.path, store.meta)
+    config = with_data(config, store)
     check_store(store, config)
     if config.action.kind == "none":
         raise ValueError(f"data={data}: has images without actions, which no rival learns from; give episodes")

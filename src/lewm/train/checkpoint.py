@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from lewm.config import ActionConfig, Config, from_json, to_json
-from lewm.data.store import StoreMeta
+from lewm.data.action_range import action_range
+from lewm.data.store import Store, split_episodes
 from lewm.device import resolve_device
 from lewm.files import atomic_path, write_text
 from lewm.model import WorldModel
@@ -177,13 +178,20 @@ def load_state(run: Path, model: WorldModel, optimizer: torch.optim.Optimizer) -
     return step
 
 
-def with_data(config: Config, path: Path, meta: StoreMeta) -> Config:
+def with_data(config: Config, store: Store) -> Config:
     """Return the configuration with what the store says of itself filled in, and paths that hold in any folder."""
+    meta, action_values = store.meta, {}
+    if meta.action_kind == "continuous":
+        store.validate()  # what is not finite has no range
+        train, _ = split_episodes(store.num_episodes, held_out=config.data.held_out, seed=config.data.split_seed)
+        action_values = dataclasses.asdict(action_range(store, train, quantile=config.data.change_quantile))
     encoder_from = config.train.encoder_from
     return dataclasses.replace(
         config,
-        action=ActionConfig(kind=meta.action_kind, size=meta.action_size, control_mode=meta.control_mode),
-        data=dataclasses.replace(config.data, path=str(path.resolve())),
+        action=ActionConfig(
+            kind=meta.action_kind, size=meta.action_size, control_mode=meta.control_mode, **action_values
+        ),
+        data=dataclasses.replace(config.data, path=str(store.path.resolve())),
         train=dataclasses.replace(config.train, encoder_from=encoder_from and str(Path(encoder_from).resolve())),
     )
 

@@ -76,7 +76,7 @@ def train(config: Config, data: str | Path, run: str | Path, *, progress: bool =
     if rank() == 0 and (run / CONFIG).exists():  # by the time that another rank looks, rank 0 may have written it
         raise ValueError(f"run={run}: is a run already; use `lewm train --resume {run}` or another --out")
     store = Store(data)
-    config = with_data(config, data, store.meta)
+    config = with_data(config, store)
     check_store(store, config)
     _run(config, store, run, progress=progress)
 
