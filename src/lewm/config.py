@@ -17,11 +17,11 @@ from typing import Any, Literal
 SCHEMA_VERSION = 1
 ControlMode = Literal["unknown", "position", "displacement", "velocity"]
 """What a continuous action commands: where to be, how far to move from here, or how fast to move."""
-_ADDED = frozenset(
-    {"data.change_quantile", "plan.max_change"}
+LATER = frozenset(
+    {"data.change_quantile", "plan.max_change", "plan.absolute", "plan.reached_below"}
     | {f"action.{name}" for name in ("control_mode", "low", "high", "max_change")}
 )
-"""Settings that came later: the run of a file without them had their defaults."""
+"""Settings that came later: a run or a result that does not name them had their defaults."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -239,6 +239,10 @@ class PlanConfig:
     max_change: float | None = None
     """Actions that are positions: how far a command may move in an environment step, in its own unit; None takes what
     the training episodes did."""
+    reached_below: float | None = None
+    """Cost of the present frame below which the goal counts as reached. Filled in when training ends."""
+    absolute: bool = False
+    """Search actions that are positions within their bounds, and not as changes of the present command."""
     hold: bool | None = False
     """Search over one action held for the whole frame-skip, rather than over every sub-action; None holds continuous
     actions alone."""
@@ -622,7 +626,7 @@ def _build(cls: type, raw: Any, source: str, prefix: str) -> Any:
     values = {}
     for name, hint in hints.items():
         if name not in raw:
-            if prefix + name in _ADDED:
+            if prefix + name in LATER:
                 continue
             raise ValueError(f"{source}: {prefix}{name}: is missing; restore the file or train again")
         value: Any = raw[name]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lewm.config import ActionConfig, Config, EvalConfig, PlanConfig, flat, preset, with_settings
+from lewm.config import LATER, ActionConfig, Config, EvalConfig, PlanConfig, flat, preset, with_settings
 from lewm.envs import TASKS
 
 NAME = "TABLE"
@@ -165,6 +165,11 @@ class Job:
     def _identity(self, config: Config) -> dict[str, Any]:
         settings = dataclasses.asdict(config)
         del settings["device"], settings["preset"]
+        plain = flat(dataclasses.asdict(Config()))
+        for name in LATER:  # results of before they came stay found
+            group, _, field_ = name.partition(".")
+            if settings[group][field_] == plain[name]:
+                del settings[group][field_]
         return {"config": settings, "data": self._data(), "rival": self.rival}
 
 

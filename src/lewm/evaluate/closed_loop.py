@@ -195,11 +195,11 @@ def run_closed_loop(
         if tick is not None:
             tick()
     if task.hold:
-        solved_at = _held_from(success(states[:, 1:]), task.hold)
+        solved_at = held_from(success(states[:, 1:]), task.hold)
     return Loop(solved_at, states)
 
 
-def _held_from(inside: NDArray[np.bool_], hold: int) -> NDArray[np.int64]:
+def held_from(inside: NDArray[np.bool_], hold: int) -> NDArray[np.int64]:
     """Return the step, from 1, since which states are at the goal to the end, (E,), of whether they are, (E, budget).
 
     It is -1 where that is for fewer than `hold` steps.

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import gymnasium
 import numpy as np
+import numpy.typing as npt
 import torch
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from lewm.config import Config
 from lewm.data.fit import FrameFit, FrameFitter
 from lewm.data.store import Store
 from lewm.envs.record import action_kind, rendered
-from lewm.evaluate.closed_loop import newcombe_interval, wilson_interval
+from lewm.evaluate.closed_loop import held_from, newcombe_interval, wilson_interval
 from lewm.evaluate.doctor import env_verdict
 from lewm.evaluate.frames import episode_of
 from lewm.evaluate.goal import frame_index
@@ -71,6 +72,7 @@ def evaluate_env(
     hold: int = 0,
     seed: int | None = None,
     fit: Literal["crop", "pad", "stretch"] | None = None,
+    command: Callable[[Any], npt.ArrayLike] | None = None,
     data: str | Path | None = None,
     device: str | None = None,
     config: Config | None = None,
@@ -98,6 +100,8 @@ def evaluate_env(
         hold: last environment steps of the budget in which the goal must hold; 0 where reaching it once is enough.
         seed: of starts, goals, the random policy and the planner; None takes the run's.
         fit: how frames become squares, where the store does not say how its own did.
+        command: where the run's actions are positions, `command(env)` gives the present one (A,) when an episode starts,
+            such as where the robot's joints are; plans lead on from there.
         data: store; None takes the one that the run was trained on.
         device: auto, cpu, cuda or mps; None takes the run's setting.
         config: settings whose `eval`, `plan` and `seed` replace the run's; None keeps those.
@@ -126,12 +130,19 @@ def evaluate_env(
             raise ValueError(f"{name}={value}: must be at least {least}; give a larger number")
     if not 0 <= hold <= steps:
         raise ValueError(f"hold={hold}: must be 0 to the budget of {steps} steps; use 0 where reaching once is enough")
+    if (command is None) == data_space(of).relative:
+        raise ValueError(
+            "command=None: the run's actions are positions, planned from the present one on; give a function of the "
+            "environment, such as one that tells where its joints are"
+            if command is None
+            else "command: the run's actions are no positions, and no plan starts from one; leave it out"
+        )
     fitted = _fitter(of.store, fit)
     wanted = _draw_goals(of, count) if goals is None else _given_goals(of.store, goals, count, fitted)
     with contextlib.ExitStack() as stack:
         envs = _make_envs(make_env, count, stack, of.store)
         fleet = _Fleet(envs, wanted, success, fitted, budget=steps, hold=hold, seed=of.config.seed)
-        policy = _ModelPolicy(of, np.stack([goal.frame for goal in wanted]))
+        policy = _ModelPolicy(of, np.stack([goal.frame for goal in wanted]), envs, command)
         with show_progress(progress) as stage:
             with stage("the controller", steps) as tick:
                 ours = fleet.drive(policy, pause=policy.pause, newest=policy.newest, tick=tick)
@@ -209,8 +220,7 @@ class _Fleet:
                 seen = np.stack([np.stack(frames[number]) for number in going_on.tolist()])
         solved_at = np.where(inside.any(axis=1), inside.argmax(axis=1) + 1, -1)
         if self._hold:
-            lasting = np.logical_and.accumulate(inside[:, ::-1], axis=1).sum(axis=1)
-            solved_at = np.where(lasting >= self._hold, self._budget - lasting + 1, -1)
+            solved_at = held_from(inside, self._hold)
         return _Course(solved_at, ended & (solved_at < 0), at_start, first)
 
     def random_actions(self, _: Frames, going_on: NDArray[np.int64]) -> NDArray:
@@ -253,11 +263,17 @@ class _Fleet:
 class _ModelPolicy:
     """The controller of a run, on rows of actions for the environment."""
 
-    def __init__(self, of: Evaluation, goals: Frames) -> None:
+    def __init__(
+        self,
+        of: Evaluation,
+        goals: Frames,
+        envs: Sequence[gymnasium.Env],
+        command: Callable[[Any], npt.ArrayLike] | None,
+    ) -> None:
         space, config = data_space(of), of.config
         generator = torch.Generator(space.device).manual_seed(config.seed)
         self._controller = LatentController(of.model, config, space, batch=len(goals), generator=generator)
-        self._controller.reset(goals)
+        self._goals, self._envs, self._command = goals, envs, command
         self._episodes = np.arange(len(goals))
         self._in_row = _steps_in_row(of.store)
         self.pause = config.data.frame_skip * self._in_row
@@ -270,6 +286,9 @@ class _ModelPolicy:
         """Time spent in them."""
 
     def __call__(self, frames: Frames, going_on: NDArray[np.int64]) -> NDArray:
+        if self._controller.last_plan is None:  # only now have the episodes started
+            present = None if self._command is None else np.stack([self._command(env) for env in self._envs])
+            self._controller.reset(self._goals, command=present)
         self._controller.keep(np.searchsorted(self._episodes, going_on))
         self._episodes = going_on
         began = time.perf_counter()

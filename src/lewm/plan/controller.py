@@ -10,7 +10,7 @@ from torch import Tensor
 from lewm.config import Config, PlanConfig
 from lewm.model.frames_in import pictures_in
 from lewm.plan.cem import cem
-from lewm.plan.cost import LatentModel, latent_cost_fn
+from lewm.plan.cost import LatentModel, goal_cost, latent_cost_fn
 from lewm.plan.goal import Region
 from lewm.plan.mppi import mppi
 from lewm.plan.search import CostFn, Plan, warm_start
@@ -160,6 +160,27 @@ class LatentController:
     def future(self) -> Tensor:
         """Model actions of the last plan, (B, H, f*A) or (B, H, f)."""
         return self._receding.future
+
+    @property
+    @torch.no_grad()
+    def reached(self) -> np.ndarray:
+        """Whether each goal counts as reached in the newest frame that was looked at, (B,) bool.
+
+        It does if the cost of that frame is below `plan.reached_below` or, for a region, if what is read from the frame
+        lies in it. `reached.json` in the run folder says how often that is wrong.
+
+        Raises:
+            ValueError: if no frame was looked at yet, or the settings have no such cost.
+        """
+        if self._goal is None or self._tokens is None:
+            raise ValueError("reached: no frame was looked at in this episode; call reset(goal) and act(frames) first")
+        below = self._config.plan.reached_below
+        if isinstance(self._goal, Region):
+            return (self._goal.cost(self._tokens[:, -1]) <= 0).cpu().numpy()
+        if below is None:
+            raise ValueError("plan.reached_below=None: is not known of this run; train it again, or set the cost")
+        cost = goal_cost(self._model, self._tokens[:, None, -1:], self._goal, self._config.plan)  # (B, 1, 1)
+        return (cost[:, 0, 0] < below).cpu().numpy()
 
     @torch.no_grad()
     def reset(self, goal: Any, *, command: npt.ArrayLike | None = None) -> None:

@@ -160,7 +160,7 @@ def action_space(
     lowest, highest = _bounds(
         (action.low or -1.0) if low is None else low, (action.high or 1.0) if high is None else high, action.size
     )
-    if action.control_mode == "position":
+    if action.control_mode == "position" and not config.plan.absolute:
         given = config.plan.max_change if max_change is None else max_change
         change = _bound("max_change", (action.max_change or highest - lowest) if given is None else given, action.size)
         if (change < 0).any():

@@ -30,6 +30,7 @@ ENCODER_SETTINGS = (
 )
 
 CONFIG, WEIGHTS, STATE, METRICS = "config.json", "weights.safetensors", "state/checkpoint.safetensors", "metrics.jsonl"
+REACHED = "reached.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The training run: batches in, checkpoints and metrics out; stopped and resumed at any moment."""
 
+import dataclasses
 import json
 import math
 import os
@@ -33,6 +34,7 @@ from lewm.train.batches import batches_on
 from lewm.train.checkpoint import (
     CONFIG,
     METRICS,
+    REACHED,
     STATE,
     load_config,
     load_encoder,
@@ -42,6 +44,7 @@ from lewm.train.checkpoint import (
     save_weights,
     with_data,
 )
+from lewm.train.reached import Reached, measure_reached
 from lewm.train.schedule import ema_momentum, learning_rate, make_optimizer, regulariser_weight
 from lewm.train.step import train_step
 from lewm.train.steps_to_go import fit_steps_to_go
@@ -213,6 +216,19 @@ def _run(config: Config, store: Store, run: Path, *, progress: bool) -> None:
 
             fit_steps_to_go(model, store, episodes, config, on_step=on_step)
             save_weights(run, model)
+        if config.action.kind != "none" and rank() == 0:
+            _save_reached(run, measure_reached(model.eval(), store, held_out, config), config)
+
+
+def _save_reached(run: Path, reached: Reached | None, config: Config) -> None:
+    """Write into a run when a goal counts as reached, and how often that is wrong."""
+    if reached is None:
+        return
+    write_text(run / REACHED, json.dumps(dataclasses.asdict(reached), indent=2) + "\n")
+    if config.plan.reached_below is None:
+        save_config(
+            run, dataclasses.replace(config, plan=dataclasses.replace(config.plan, reached_below=reached.below))
+        )
 
 
 def _fetch(steps: list[_Step], train_cfg: TrainConfig) -> Iterator[tuple[dict[str, Any], NDArray[np.int64]]]:
