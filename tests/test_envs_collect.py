@@ -29,7 +29,7 @@ def gather(path: Path, *, task: str = "two-room", episodes: int = 3, **settings:
     return collect(task, path, episodes=episodes, progress=False, **settings)  # pyright: ignore[reportArgumentType]
 
 
-@pytest.mark.parametrize("name", ["two-room", "two-room-discrete", "push-t", "reacher"])
+@pytest.mark.parametrize("name", ["two-room", "two-room-discrete", "push-t", "reacher", "arm"])
 def test_store_holds_what_the_task_did(tmp_path: Path, name: str) -> None:
     if name == "reacher":
         pytest.importorskip("dm_control", reason="dm_control is not installed; it is in the extra `mujoco`")

@@ -27,6 +27,8 @@ def roll(task: Task, *, seed: int, steps: int) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(states), np.stack(actions)
 
 
+# Joint targets are in radians, which is what they are recorded in.
+@pytest.mark.filterwarnings("ignore:.*symmetric and normalized space")
 def test_gymnasium_accepts_the_task(task: Task) -> None:
     # The check of other render modes needs a registered environment; there is one mode.
     check_env(task, skip_render_check=True)

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from lewm.config import ActionConfig, Config, DataConfig, ModelConfig, PlanConfig
 from lewm.data import Store, StoreMeta, StoreWriter
+from lewm.envs import make_task
 from lewm.envs.task import Behaviour, Task
 from lewm.evaluate.closed_loop import (
     Loop,
     ModelPolicy,
     Starts,
     cost_alone,
+    held_from,
     make_starts,
     newcombe_interval,
     planner_alone,
@@ -361,3 +363,29 @@ def test_model_pursues_a_region_and_not_the_frame(task_class: type[Line]) -> Non
     assert loop.success.all()
     assert starts.first(3).region is region
     assert run(Model(gain=-1.0)).success.mean() == 0.0
+
+
+def test_a_goal_that_must_hold_counts_from_where_it_holds_to_the_end() -> None:
+    inside = np.zeros((4, 10), dtype=bool)
+    inside[0, 4:] = True  # from the fifth step on
+    inside[1, :9] = True  # left at the last
+    inside[2, 8:] = True  # for two steps alone
+    inside[3] = True
+    assert held_from(inside, 3).tolist() == [5, -1, -1, 1]
+
+
+def test_an_arm_is_driven_to_the_end_and_counts_what_it_holds() -> None:
+    task = make_task("arm", 16)
+    state = np.array([[0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]], dtype=np.float32)
+    goal = np.array([[0.5, 0.5, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]], dtype=np.float32)
+    starts = Starts(np.arange(2), state, goal, np.zeros((2, 16, 16, 3), dtype=np.uint8))
+    loop = run_closed_loop(task, starts, straight_policy(task, starts), reaches(task, starts), budget=30, frame_skip=1)
+    assert loop.success.all()
+    assert 3 < loop.solved_at[0] < 12  # the servo takes some steps
+    assert loop.solved_at[1] == 1
+
+    def passing(states: np.ndarray, episodes: np.ndarray) -> np.ndarray:
+        """Come through the goal, and go on."""
+        return np.full((len(states), 1, 2), 2.0)
+
+    assert not run_closed_loop(task, starts, passing, reaches(task, starts), budget=30, frame_skip=1).success.any()

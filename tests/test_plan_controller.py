@@ -1,5 +1,7 @@
 """The closed loop: warm start, history, and driving a toy world to the goals of pictures."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -271,3 +273,97 @@ def test_arrival_is_not_put_off_when_only_the_last_step_counts(planner: str) -> 
         position = position + moves.sum(1)
         nearest = torch.minimum(nearest, (position - goal).norm(dim=-1))
     assert (nearest < 2).float().mean() > 0.9
+
+
+class Servo(Toy):
+    """Points that go where they are told, but for an offset that the model does not know of."""
+
+    def rollout(self, tokens: Tensor, actions: Tensor, /) -> Tensor:
+        future = actions[:, tokens.shape[1] - 1 :]
+        return future.unflatten(-1, (-1, 2))[:, :, -1:]  # the last command of a model step
+
+
+def told_where_to_be(
+    *, offset: float = 0.0, looks: int = 12, goal: float = 2.0, **plan: object
+) -> tuple[np.ndarray, bool]:
+    """Drive servos from 0 to 2; return the commands of every look, (looks, f, 2), and whether it is reached."""
+    config = settings(frame_skip=2, over="sum", cost="tokens", reached_below=0.02, **plan)  # type: ignore[arg-type]
+    action = ActionConfig(
+        kind="continuous", size=2, control_mode="position", low=(-4.0, -4.0), high=(4.0, 4.0), max_change=(0.25, 0.25)
+    )
+    config = dataclasses.replace(config, action=action)
+    driver = LatentController(Servo(), config, action_space(config, device="cpu"), batch=1, generator=seeded())
+    driver.reset(picture(np.full((1, 2), 2.0)), command=[0.0, 0.0])
+    place, commands = np.zeros((1, 2)), []
+    for _ in range(looks):
+        commands.append(driver.act(picture(place))[0])
+        place = commands[-1][-1:] + offset
+    return np.array(commands), bool(driver.reached[0])
+
+
+def test_commands_lead_on_from_the_present_one_and_hold_the_goal() -> None:
+    commands, reached = told_where_to_be()
+    rows = np.concatenate([np.zeros((1, 2)), commands.reshape(-1, 2)])
+    assert np.abs(np.diff(rows, axis=0)).max() <= 0.25 + 1e-6
+    np.testing.assert_allclose(rows[14:], 2.0, atol=0.1)
+    assert np.abs(np.diff(rows[-8:], axis=0)).max() < 0.05
+    assert reached
+
+
+def test_what_the_model_does_not_know_of_is_corrected() -> None:
+    """With pictures of a quarter of a unit a level, an offset of half a unit shows as two levels."""
+    corrected, reached = told_where_to_be(offset=0.5, looks=20)
+    np.testing.assert_allclose(corrected[-1, -1] + 0.5, 2.0, atol=0.13)
+    assert reached
+    believed, reached = told_where_to_be(offset=0.5, looks=20, correction=0.0)
+    np.testing.assert_allclose(believed[-1, -1], 2.0, atol=0.1)
+    assert not reached
+
+
+def test_positions_need_the_present_command() -> None:
+    config = settings()
+    action = ActionConfig(kind="continuous", size=2, control_mode="position", max_change=(0.5, 0.5))
+    config = dataclasses.replace(config, action=action)
+    driver = LatentController(Servo(), config, action_space(config, device="cpu"), batch=1, generator=seeded())
+    driver.reset(picture(np.ones((1, 2))))
+    with pytest.raises(ValueError, match="command=None: these actions are positions"):
+        driver.act(picture(np.zeros((1, 2))))
+    with pytest.raises(ValueError, match=r"command=\[\[1\.0\]\]: must be finite numbers of shape \(1, 2\)"):
+        driver.reset(picture(np.ones((1, 2))), command=[1.0])
+    _, plain = controller(settings())
+    with pytest.raises(ValueError, match="command: these actions are no positions"):
+        plain.reset(picture(np.ones((B, 2))), command=np.zeros((B, 2)))
+
+
+def test_bounds_of_one_look() -> None:
+    _, driver = controller(settings())
+    driver.reset(picture(np.full((B, 2), 3.0)))
+    actions = driver.act(picture(np.zeros((B, 2))), low=[-0.1, -0.1], high=[0.1, 0.2])
+    largest = actions.max((0, 1))
+    assert (largest > np.array([0.08, 0.17])).all()
+    assert (largest <= np.array([0.1, 0.2]) + 1e-6).all()
+    assert driver.act(picture(actions.sum(1))).max() > 0.5  # of that look alone
+
+
+def test_reached_needs_a_look_and_a_cost() -> None:
+    _, driver = controller(settings(cost="tokens"))
+    driver.reset(picture(np.full((B, 2), 3.0)))
+    with pytest.raises(ValueError, match="no frame was looked at"):
+        _ = driver.reached
+    driver.act(picture(np.zeros((B, 2))))
+    with pytest.raises(ValueError, match="reached_below=None: is not known of this run"):
+        _ = driver.reached
+    _, driver = controller(settings(cost="tokens", reached_below=0.5))
+    driver.reset(picture(np.array([[0.0, 0.0], [1.5, 0.0], [0.5, 0.5]])))
+    driver.act(picture(np.zeros((B, 2))))
+    assert driver.reached.tolist() == [True, False, True]
+    driver.keep(np.array([1, 2]))
+    assert driver.reached.tolist() == [False, True]
+
+
+def test_a_region_is_reached_where_it_is_read_to_be() -> None:
+    _, driver = controller(settings())
+    one = torch.ones(2)
+    driver.reset(Region(lambda tokens: tokens[..., 0, :], low=0.5 * one, high=2 * one, scale=one))
+    driver.act(picture(np.array([[1.0, 1.0], [0.0, 1.0], [2.0, 0.5]])))
+    assert driver.reached.tolist() == [True, False, True]

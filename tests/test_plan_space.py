@@ -80,3 +80,61 @@ def test_an_entry_that_never_varied_is_held_at_its_value(value: float) -> None:
 def test_bad_bounds(kind: str, low: object, high: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         action_space(settings(kind), low, high, device="cpu")  # type: ignore[arg-type]
+
+
+def positions(*, frame_skip: int = 2, **plan: object) -> Config:
+    action = ActionConfig(
+        kind="continuous", size=2, control_mode="position", low=(-1.0, 0.0), high=(1.0, 4.0), max_change=(0.5, 0.25)
+    )
+    return Config(action=action, data=DataConfig(frame_skip=frame_skip), plan=PlanConfig(**{"hold": None, **plan}))  # type: ignore[arg-type]
+
+
+def test_changes_of_a_position_are_searched_and_counted_from_the_present_command() -> None:
+    space = action_space(positions(), device="cpu")
+    assert (space.size, space.relative, space.hold) == (2, True, True)
+    assert (space.low.tolist(), space.high.tolist()) == ([-0.5, -0.25], [0.5, 0.25])
+    assert [bound.tolist() for bound in space.env_bounds] == [[-1, 0], [1, 4]]
+    space = space.at(torch.tensor([[0.0, 1.0], [0.5, 2.0]]))
+    changes = torch.tensor([[[0.25, -0.25], [0.0, 0.0]], [[0.25, 0.25], [0.25, 0.25]]])  # (B=2, H=2, A=2)
+    rows = space.to_env(space.expand(changes))  # (B, H, f, A)
+    assert rows[0].tolist() == [[[0.25, 0.75], [0.5, 0.5]], [[0.5, 0.5], [0.5, 0.5]]]
+    assert rows[1].tolist() == [[[0.75, 2.25], [1.0, 2.5]], [[1.0, 2.75], [1.0, 3.0]]]  # within the bounds
+    candidates = space.expand(changes[:, None].expand(2, 3, 2, 2))
+    torch.testing.assert_close(space.to_env(candidates)[:, 1], rows)
+
+
+def test_changes_of_every_sub_action_are_searched_where_none_is_held() -> None:
+    space = action_space(positions(hold=False), device="cpu").at(torch.zeros(1, 2))
+    assert space.size == 4
+    rows = space.to_env(space.expand(torch.tensor([[[0.5, 0.25, -0.25, 0.25], [0.0, 0.0, 0.25, 0.0]]])))
+    assert rows[0].flatten(0, 1).tolist() == [[0.5, 0.25], [0.25, 0.5], [0.25, 0.5], [0.5, 0.5]]
+
+
+def test_how_far_a_position_may_change_can_be_set() -> None:
+    assert action_space(positions(), max_change=0.1, device="cpu").high.tolist() == [pytest.approx(0.1)] * 2
+    assert action_space(positions(max_change=0.3), device="cpu").high.tolist() == [pytest.approx(0.3)] * 2
+    plain = positions(absolute=True)
+    assert action_space(plain, device="cpu").high.tolist() == [1, 4]  # searched as they are
+    with pytest.raises(ValueError, match=r"max_change=-0\.5: must not be negative"):
+        action_space(positions(), max_change=[-0.5, 1.0], device="cpu")
+
+
+def test_other_bounds_for_one_plan() -> None:
+    space = action_space(positions(), device="cpu")
+    assert [bound.tolist() for bound in space.within([-0.2, 1.0], 0.1 + np.array([0.0, 2.0])).env_bounds] == [
+        [pytest.approx(-0.2), 1.0],
+        [pytest.approx(0.1), pytest.approx(2.1)],
+    ]
+    plain = action_space(settings(), device="cpu")
+    assert plain.within(-0.5, None).low.tolist() == [-0.5] * 6
+    assert plain.within(None, None) is plain
+    with pytest.raises(ValueError, match=r"low=2\.0: must be below high=1\.0"):
+        plain.within(2.0, None)
+    with pytest.raises(ValueError, match="discrete actions have no bounds"):
+        action_space(settings("discrete", size=5), device="cpu").within(0, None)
+
+
+def test_bounds_come_from_the_training_data_where_none_are_given() -> None:
+    action = ActionConfig(kind="continuous", size=2, low=(-3.0, 0.0), high=(3.0, 5.0))
+    space = action_space(Config(action=action, data=DataConfig(frame_skip=1)), device="cpu")
+    assert (space.low.tolist(), space.high.tolist()) == ([-3, 0], [3, 5])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from lewm import files
 from lewm.config import ActionConfig, Config
-from lewm.data.store import StoreMeta
+from lewm.data import Store, StoreMeta, StoreWriter
 from lewm.model import WorldModel
 from lewm.train.checkpoint import (
     CONFIG,
@@ -98,7 +99,7 @@ def test_no_checkpoint_yet(tmp_path: Path) -> None:
 
 
 def test_load_run(tmp_path: Path) -> None:
-    config = with_data(TINY, tmp_path / "store", META)
+    config = with_data(TINY, stored(tmp_path / "store", META))
     model, _ = written(tmp_path / "run", config)
     loaded = load_run(tmp_path / "run")
     assert loaded.config == config
@@ -115,14 +116,27 @@ def test_a_model_without_data(tmp_path: Path) -> None:
 
 def test_with_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    config = with_data(TINY, Path("store"), StoreMeta(task="", image_size=64, action_kind="discrete", action_size=5))
+    discrete = StoreMeta(task="", image_size=64, action_kind="discrete", action_size=5)
+    config = with_data(TINY, stored(Path("store"), discrete))
     assert config.data.path == str(tmp_path / "store")  # the run is found from any folder
     assert config.action == ActionConfig(kind="discrete", size=5)
-    assert with_data(TINY, Path("store"), META).action.control_mode == "position"
     assert config.model == TINY.model
     assert config.train == TINY.train
-    named = with_data(tiny(train__encoder_from="images"), Path("store"), META)
+    named = with_data(tiny(train__encoder_from="images"), stored(Path("arm"), META))
     assert named.train.encoder_from == str(tmp_path / "images")
+    assert named.action.control_mode == "position"
+    # Rows count up by two numbers each; of three episodes one is held out.
+    assert named.action.max_change == (2.0, 2.0)
+    assert np.subtract(named.action.high, named.action.low).tolist() == [6.0, 6.0]
+
+
+def stored(path: Path, meta: StoreMeta) -> Store:
+    """Write a small store and open it."""
+    with StoreWriter(path, meta) as writer:
+        for _ in range(3):
+            counted = np.arange(8.0).reshape(4, 2) if meta.action_kind == "continuous" else np.arange(4)
+            writer.append(np.zeros((4, meta.image_size, meta.image_size, 3), np.uint8), counted)
+    return Store(path)
 
 
 def test_missing_folder_and_files(tmp_path: Path) -> None:

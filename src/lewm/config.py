@@ -18,7 +18,7 @@ SCHEMA_VERSION = 1
 ControlMode = Literal["unknown", "position", "displacement", "velocity"]
 """What a continuous action commands: where to be, how far to move from here, or how fast to move."""
 LATER = frozenset(
-    {"data.change_quantile", "plan.max_change", "plan.absolute", "plan.reached_below"}
+    {"data.change_quantile", "plan.max_change", "plan.absolute", "plan.reached_below", "plan.correction"}
     | {f"action.{name}" for name in ("control_mode", "low", "high", "max_change")}
 )
 """Settings that came later: a run or a result that does not name them had their defaults."""
@@ -240,7 +240,10 @@ class PlanConfig:
     """Actions that are positions: how far a command may move in an environment step, in its own unit; None takes what
     the training episodes did."""
     reached_below: float | None = None
-    """Cost of the present frame below which the goal counts as reached. Filled in when training ends."""
+    """Largest cost of the present frame at which the goal counts as reached. Filled in when training ends."""
+    correction: float | None = None
+    """Weight of the newest prediction's error in the running mean that is taken off later predictions, 0 for none; None
+    takes 0.3 where actions are positions, and else 0."""
     absolute: bool = False
     """Search actions that are positions within their bounds, and not as changes of the present command."""
     hold: bool | None = False
@@ -427,6 +430,8 @@ def _validate(c: Config) -> None:
         p.elites <= p.candidates, "plan.elites", p.elites, f"must not exceed {p.candidates} candidates", "use fewer"
     )
     _require(p.execute <= p.horizon, "plan.execute", p.execute, f"must not exceed horizon {p.horizon}", "use 1")
+    gain = p.correction
+    _require(gain is None or 0 <= gain <= 1, "plan.correction", gain, "must be between 0 and 1", "use 0 for none")
     change = p.max_change
     _require(change is None or change > 0, "plan.max_change", change, "must be positive", "leave it out")
     _require(p.temperature > 0, "plan.temperature", p.temperature, "must be positive", "use 0.1")

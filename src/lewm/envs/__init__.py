@@ -1,5 +1,6 @@
 """The tasks: true dynamics, frames, goals, the policies that collect episodes; and recording elsewhere."""
 
+from lewm.envs.arm import Arm
 from lewm.envs.collect import collect
 from lewm.envs.push_t import PushT
 from lewm.envs.reacher import Reacher
@@ -10,6 +11,7 @@ from lewm.envs.two_room import TwoRoom, TwoRoomDiscrete
 
 __all__ = [
     "TASKS",
+    "Arm",
     "Behaviour",
     "PushT",
     "Reacher",

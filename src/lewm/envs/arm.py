@@ -118,6 +118,10 @@ class Arm(Task):
             frames[m : m + 64] = np.rint(image)
         return frames
 
+    def place(self, states: ArrayLike) -> NDArray[np.float64]:
+        """Return where in the frame the tips of states (..., 4) are, (..., 2) in pixels."""
+        return joint_places(states)[..., 2, :] * self.image_size
+
     def behaviour(self, seed: int) -> Behaviour:
         """Return a policy that moves the targets from one random pose to the next, each at its own speed, and rests."""
         return _Point(seed)

@@ -370,7 +370,7 @@ def cost_alone(
 
     def cost_at(states: NDArray[np.float32], episodes: NDArray[np.int64], space: ActionSpace) -> CostFn:
         begin = torch.from_numpy(states[:, -1].copy()).to(space.device)[:, None]  # (B, T=1, S)
-        shape = (len(begin), 0, model.config.model_action_size)
+        shape = (len(begin), 0, space.model_action_size)
         past = torch.zeros(shape, dtype=torch.int64 if space.kind == "discrete" else torch.float32, device=space.device)
         goal = goals[torch.from_numpy(episodes).to(goals.device)]
         return latent_cost_fn(true_model, begin, past, goal, space, plan)

@@ -100,8 +100,8 @@ def evaluate_env(
         hold: last environment steps of the budget in which the goal must hold; 0 where reaching it once is enough.
         seed: of starts, goals, the random policy and the planner; None takes the run's.
         fit: how frames become squares, where the store does not say how its own did.
-        command: where the run's actions are positions, `command(env)` gives the present one (A,) when an episode starts,
-            such as where the robot's joints are; plans lead on from there.
+        command: where the run's actions are positions, `command(env)` gives the present one (A,) when an episode starts
+            (such as where the robot's joints are); plans lead on from there.
         data: store; None takes the one that the run was trained on.
         device: auto, cpu, cuda or mps; None takes the run's setting.
         config: settings whose `eval`, `plan` and `seed` replace the run's; None keeps those.

@@ -16,6 +16,9 @@ from lewm.plan.mppi import mppi
 from lewm.plan.search import CostFn, Plan, warm_start
 from lewm.plan.space import ActionSpace
 
+CORRECTION = 0.3
+"""Of positions: weight of the newest prediction's error in the running mean that predictions are corrected by."""
+
 
 class RecedingHorizon:
     """Plan again and again, each time starting from the rest of the plan before.
@@ -150,6 +153,8 @@ class LatentController:
         self._goal: Tensor | Region | None = None
         self._tokens: Tensor | None = None  # (B, T, N, D)
         self._past: Tensor | None = None  # (B, T-1, f*A)
+        self._expected: Tensor | None = None  # (B, N, D), what the newest frame was predicted to look like
+        self._correction: Tensor | None = None  # (B, N, D)
 
     @property
     def last_plan(self) -> Plan | None:
@@ -166,7 +171,7 @@ class LatentController:
     def reached(self) -> np.ndarray:
         """Whether each goal counts as reached in the newest frame that was looked at, (B,) bool.
 
-        It does if the cost of that frame is below `plan.reached_below` or, for a region, if what is read from the frame
+        It does if the cost of that frame is at most `plan.reached_below` or, for a region, if what is read from the frame
         lies in it. `reached.json` in the run folder says how often that is wrong.
 
         Raises:
@@ -180,7 +185,7 @@ class LatentController:
         if below is None:
             raise ValueError("plan.reached_below=None: is not known of this run; train it again, or set the cost")
         cost = goal_cost(self._model, self._tokens[:, None, -1:], self._goal, self._config.plan)  # (B, 1, 1)
-        return (cost[:, 0, 0] < below).cpu().numpy()
+        return (cost[:, 0, 0] <= below).cpu().numpy()
 
     @torch.no_grad()
     def reset(self, goal: Any, *, command: npt.ArrayLike | None = None) -> None:
@@ -197,7 +202,7 @@ class LatentController:
         """
         present = None if command is None else self._present(command)
         self._goal = goal if isinstance(goal, Region) else self._encode(self._pictures("goal", goal)[:, None])[:, 0]
-        self._tokens = self._past = None
+        self._tokens = self._past = self._expected = self._correction = None
         self._receding.reset(present)
 
     def keep(self, index: np.ndarray) -> None:
@@ -217,6 +222,8 @@ class LatentController:
             self._goal = self._goal[rows]
         if self._tokens is not None and self._past is not None:
             self._tokens, self._past = self._tokens[rows], self._past[rows]
+        if self._expected is not None and self._correction is not None:
+            self._expected, self._correction = self._expected[rows], self._correction[rows]
 
     @torch.no_grad()
     def act(self, frames: Any, *, low: npt.ArrayLike | None = None, high: npt.ArrayLike | None = None) -> np.ndarray:
@@ -253,8 +260,18 @@ class LatentController:
         assert self._tokens is not None
         assert self._past is not None
         self._receding.plan(
-            latent_cost_fn(self._model, self._tokens, self._past, self._goal, space, self._config.plan), space
+            latent_cost_fn(
+                self._model,
+                self._tokens,
+                self._past,
+                self._goal,
+                space,
+                self._config.plan,
+                correction=self._correction,
+            ),
+            space,
         )
+        self._expect()
         env_actions = space.to_env(self._receding.future[:, : self._config.plan.execute])
         # Model steps and sub-actions become one time axis: (B, execute, f, A) or (B, execute, f).
         return env_actions.flatten(1, 2).cpu().numpy()
@@ -268,7 +285,8 @@ class LatentController:
         """
         if self.last_plan is None or self._tokens is None or self._past is None:
             raise ValueError("last_plan=None: nothing was planned in this episode; call act(frames) first")
-        return self._model.rollout(self._tokens, torch.cat((self._past, self._receding.future), dim=1))
+        pred = self._model.rollout(self._tokens, torch.cat((self._past, self._receding.future), dim=1))
+        return pred if self._correction is None else pred + self._correction[:, None]
 
     def _remember(self, frames: np.ndarray) -> None:
         """Append the tokens of new frames (B, m, height, width, 3) and the actions before them; cut to the history."""
@@ -283,13 +301,37 @@ class LatentController:
         if self.last_plan is None or self._tokens is None or self._past is None:
             self._tokens = tokens
             discrete = self._receding.space.kind == "discrete"
-            shape = (self._batch, 0, self._config.model_action_size)
+            shape = (self._batch, 0, self._receding.space.model_action_size)
             self._past = torch.zeros(shape, device=self._device, dtype=torch.int64 if discrete else torch.float32)
             return
         done = self._receding.future[:, :execute]
         self._tokens = torch.cat((self._tokens, tokens), dim=1)[:, -history:]
         past = torch.cat((self._past, done), dim=1)
         self._past = past[:, past.shape[1] - (self._tokens.shape[1] - 1) :]  # one action between two frames
+        if self._expected is not None and self._correction is not None:
+            self._correction = self._correction.lerp(self._tokens[:, -1] - self._expected, self._gain)
+
+    @property
+    def _gain(self) -> float:
+        """Weight of the newest prediction's error in what predictions are corrected by."""
+        gain = self._config.plan.correction
+        return (CORRECTION if self._receding.space.relative else 0.0) if gain is None else gain
+
+    def _expect(self) -> None:
+        """Predict what the next frame will look like, to be compared with it when it is there.
+
+        A robot that is told where to be comes to rest where the *predicted* frame looks like the goal: beside it, as
+        far as the model is wrong there. That error hardly changes from one step to the next, so it can be taken off, as
+        offset-free model-predictive control does (Pannocchia and Rawlings, 2003).
+        """
+        if self._gain == 0.0:
+            return
+        assert self._tokens is not None
+        assert self._past is not None
+        done = torch.cat((self._past, self._receding.future[:, : self._config.plan.execute]), dim=1)
+        self._expected = self._model.rollout(self._tokens, done)[:, -1]
+        if self._correction is None:
+            self._correction = torch.zeros_like(self._expected)
 
     def _pictures(self, name: str, frames: Any, *, steps: bool = False) -> np.ndarray:
         """Take pictures in, (B, height, width, 3) uint8, or with `steps` also (B, m, height, width, 3)."""

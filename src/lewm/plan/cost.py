@@ -112,6 +112,8 @@ def latent_cost_fn(
     goal: Tensor | Region,
     space: ActionSpace,
     plan: PlanConfig,
+    *,
+    correction: Tensor | None = None,
 ) -> CostFn:
     """Make the function that scores action sequences by rolling the model out (article, Algorithm 2).
 
@@ -124,6 +126,7 @@ def latent_cost_fn(
         goal: the goals' representations, (B, N, D), or one region for all.
         space: what is searched.
         plan: which cost, and over which steps.
+        correction: added to every prediction, (B, N, D); None for nothing.
 
     Returns:
         cost_fn(actions (B, K, H, a)) -> (B, K).
@@ -141,6 +144,8 @@ def latent_cost_fn(
             pred = model.rollout(tokens[rows], sequence)  # (C, H, N, D)
             if plan.over == "last":
                 pred = pred[:, -1:]  # the other steps would be judged for nothing
+            if correction is not None:
+                pred = pred + correction[rows][:, None]
             # Each sequence of the chunk counts as an environment with one candidate: a chunk may end within one.
             wanted = goal if isinstance(goal, Region) else goal[rows]
             costs.append(over_horizon(goal_cost(model, pred[:, None], wanted, plan), plan.over)[:, 0])

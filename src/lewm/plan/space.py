@@ -50,6 +50,11 @@ class ActionSpace:
         return self.low.device
 
     @property
+    def model_action_size(self) -> int:
+        """Length of one model action: f*A, or f if discrete."""
+        return self.frame_skip * (1 if self.kind == "discrete" else len(self.env_bounds[0]))
+
+    @property
     def relative(self) -> bool:
         """Whether changes of the present command are searched."""
         return self.least is not None

@@ -23,10 +23,10 @@ class Reached:
     """A threshold of the planning cost, and how far it can be trusted.
 
     Args:
-        below: cost below which two frames are taken to show one goal.
+        below: largest cost at which two frames are taken to show one goal.
         pairs: pairs that show one goal, on which it was set.
         missed: share of other pairs that show one goal, but whose cost is above it.
-        false_positives: share of pairs that do not show one goal, but whose cost is below it.
+        false_positives: share of pairs that do not show one goal, but whose cost is not above it.
         others: how many these are.
     """
 
@@ -67,7 +67,7 @@ def measure_reached(model: FrameModel, store: Store, held_out: NDArray[np.int64]
     if min(len(same), len(other_same), len(other)) < 20:
         return None
     below = float(np.quantile(same, QUANTILE))
-    return Reached(below, len(same), float((other_same >= below).mean()), float((other < below).mean()), len(other))
+    return Reached(below, len(same), float((other_same > below).mean()), float((other <= below).mean()), len(other))
 
 
 def _pairs(
