@@ -303,7 +303,7 @@ def test_eval_without_the_true_dynamics_says_so(
     titles = [row[0] for row in cli.number_rows(results)]
     assert not [title for title in titles if "alone" in title]
     report = (run / "report.html").read_text(encoding="utf-8")
-    assert "Not measured, or not in eval.json: success of planner alone, cost alone" in report
+    assert "Not measured: planner alone, cost alone: eval.split_episodes was 0" in report
 
 
 def test_eval_writes_what_it_prints(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -422,7 +422,7 @@ def write_store(path: Path, *, image: int = IMAGE, lengths: tuple[int, ...] = (9
             {"action": math.nan},
             r"actions\.npy: actions not finite in 2 of 2 episodes, .*; repair or leave out episodes$",
         ),
-        ({}, {"lengths": ()}, r"holds no complete episode; collect or import data into it first$"),
+        ({}, {"lengths": ()}, r"is not a store \(no meta\.json\); collect or import data into it first$"),
         ({}, {"lengths": (9,)}, r"^num_episodes=1: a split needs at least 2; collect more episodes$"),
         ({"data.frame_skip": 9}, {}, r"^clip_frames=2: with frame_skip=9 .*; use shorter clips, a smaller frame-skip"),
     ],

@@ -171,8 +171,8 @@ class LatentController:
     def reached(self) -> np.ndarray:
         """Whether each goal counts as reached in the newest frame that was looked at, (B,) bool.
 
-        It does if the cost of that frame is at most `plan.reached_below` or, for a region, if what is read from the frame
-        lies in it. `reached.json` in the run folder says how often that is wrong.
+        It does if the cost of that frame is at most `plan.reached_below` or, for a region, if what is read from the
+        frame lies in it. `reached.json` in the run folder says how often that is wrong.
 
         Raises:
             ValueError: if no frame was looked at yet, or the settings have no such cost.
