@@ -294,6 +294,33 @@ def lag(summary: Mapping[str, Any]) -> str:
     return f"{table(head, rows)}\n\n{by_size}\n\n{total}\n\n{machine(summary)}"
 
 
+def arm(summary: Mapping[str, Any]) -> str:
+    """Return how many goals the arm holds, a column a seed, and how often `reached` is wrong."""
+    runs: Runs = summary["runs"]
+    rows = [
+        [
+            name,
+            *(rate(run["policies"][name]["rate"], run["policies"][name]["ci95"]) for run in runs),
+            ", ".join(f"{run['policies'][name]['tip_px_median']:.2f}" for run in runs),
+        ]
+        for name in runs[0]["policies"]
+    ]
+    head = [f"held, of {summary['starts']} goals", *(f"seed {run['seed']}" for run in runs), "tip from its place, px"]
+
+    def shares(name: str, place: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> list[str]:
+        return [
+            name,
+            *(f"{100 * place(run['reached'])[key]:.0f}%" for run in runs for key in ("missed", "false_positives")),
+        ]
+
+    told = [
+        shares("pairs of held-out frames", lambda reached: reached),
+        shares("looks of the episodes above", lambda reached: reached["in closed loop"]),
+    ]
+    second = ["`reached`", *(f"seed {run['seed']}, {what}" for run in runs for what in ("missed", "wrongly said"))]
+    return f"{table(head, rows)}\n\n{table(second, told)}\n\n{machine(runs[0])}"
+
+
 SHIFTS, MODES = ("late", "early", "aligned"), ("right", "wrong", "unknown")
 WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "demo": evaluations,
@@ -306,6 +333,7 @@ WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "damage": damage,
     "timing": timing,
     "lag": lag,
+    "arm": arm,
 }
 
 

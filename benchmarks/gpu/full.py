@@ -149,7 +149,7 @@ def gpu_utilisation(device: torch.device) -> Iterator[Callable[[], float | None]
 def measure_step(config: Config, store: Store, *, warmup: int, steps: int) -> dict[str, Any]:
     """Measure training steps: synchronised ones one by one, then as training takes them, looking every few steps."""
     device = resolve_device(config.device)
-    config = with_data(config, store.path, store.meta.action_kind, store.meta.action_size)
+    config = with_data(config, store)
     episodes, _ = split_episodes(store.num_episodes, held_out=config.data.held_out, seed=config.data.split_seed)
     sampler = ClipSampler(
         store, episodes, frame_skip=config.data.frame_skip, batch_size=config.train.batch_size, seed=config.seed
