@@ -318,7 +318,9 @@ def arm(summary: Mapping[str, Any]) -> str:
         shares("looks of the episodes above", lambda reached: reached["in closed loop"]),
     ]
     second = ["`reached`", *(f"seed {run['seed']}, {what}" for run in runs for what in ("missed", "wrongly said"))]
-    return f"{table(head, rows)}\n\n{table(second, told)}\n\n{machine(runs[0])}"
+    used = runs[0]["machine"]
+    where = f"Machine: {used['device']}, {used['processor']}, {used['cores']} cores, torch {used['torch']}."
+    return f"{table(head, rows)}\n\n{table(second, told)}\n\n{where}"
 
 
 SHIFTS, MODES = ("late", "early", "aligned"), ("right", "wrong", "unknown")
