@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -92,7 +92,8 @@ def run_jobs(
     needed: dict[str, set[str]] = {}  # keys of all that a training serves, chosen now or not
     for job in table.jobs():
         needed.setdefault(job.training, set()).add(job.key)
-    with place as (executor, slots):
+    # An error leaves none claimed: a command given again in the same process would wait for itself.
+    with ExitStack() as claims, place as (executor, slots):
         while waiting or running:
             for _ in range(len(waiting)):
                 if len(running) >= slots:
@@ -101,6 +102,7 @@ def run_jobs(
                 if (claim := _claim(work, group)) is None:
                     waiting.append(group)
                     continue
+                claims.callback(claim.release)
                 missing, measured_keys = _still_missing(group, out, tell)
                 if missing:
                     tell(f"{_name(missing[0])}: begins{_and_more(missing)}")
