@@ -284,7 +284,7 @@ class Servo(Toy):
 
 
 def told_where_to_be(
-    *, offset: float = 0.0, looks: int = 12, goal: float = 2.0, **plan: object
+    model: Servo | None = None, *, offset: float = 0.0, looks: int = 12, goal: float = 2.0, **plan: object
 ) -> tuple[np.ndarray, bool]:
     """Drive servos from 0 to 2; return the commands of every look, (looks, f, 2), and whether it is reached."""
     config = settings(frame_skip=2, over="sum", cost="tokens", reached_below=0.02, **plan)  # type: ignore[arg-type]
@@ -292,7 +292,7 @@ def told_where_to_be(
         kind="continuous", size=2, control_mode="position", low=(-4.0, -4.0), high=(4.0, 4.0), max_change=(0.25, 0.25)
     )
     config = dataclasses.replace(config, action=action)
-    driver = LatentController(Servo(), config, action_space(config, device="cpu"), batch=1, generator=seeded())
+    driver = LatentController(model or Servo(), config, action_space(config, device="cpu"), batch=1, generator=seeded())
     driver.reset(picture(np.full((1, 2), 2.0)), command=[0.0, 0.0])
     place, commands = np.zeros((1, 2)), []
     for _ in range(looks):
@@ -318,6 +318,20 @@ def test_what_the_model_does_not_know_of_is_corrected() -> None:
     believed, reached = told_where_to_be(offset=0.5, looks=20, correction=0.0)
     np.testing.assert_allclose(believed[-1, -1], 2.0, atol=0.1)
     assert not reached
+
+
+def test_an_error_of_every_step_does_not_add_up_along_the_horizon() -> None:
+    """The model sees points drift on from where they are by 0.25 a step. They stay, and the goal is held."""
+
+    class Drifting(Servo):
+        def rollout(self, tokens: Tensor, actions: Tensor, /) -> Tensor:
+            told = super().rollout(tokens, actions)
+            return told + 0.25 * torch.arange(1, told.shape[1] + 1)[:, None, None]
+
+    for execute in (1, 2):
+        commands, reached = told_where_to_be(Drifting(), looks=30, execute=execute)
+        np.testing.assert_allclose(commands[-1, -1], 2.0, atol=0.13)
+        assert reached
 
 
 def test_positions_need_the_present_command() -> None:

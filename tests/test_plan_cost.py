@@ -11,6 +11,7 @@ from lewm.config import PlanConfig
 from lewm.plan import (
     ActionSpace,
     Region,
+    corrected_rollout,
     cost,
     latent_cost_fn,
     over_horizon,
@@ -130,6 +131,22 @@ def test_chunks_give_the_same_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "CPU_ROLLOUT_BATCH", 5)  # no divisor of 7 or 21: chunks end within environments
     torch.testing.assert_close(cost_fn(actions), whole)
     assert model.batches == [21, 5, 5, 5, 5, 1]
+
+
+def test_a_correction_is_added_to_every_step_before_the_next_one_starts() -> None:
+    """Drift starts from the mean of the frames it is given: each prediction weighs in with its correction."""
+    model, correction = Drift(), random(B, N, D, seed=3)
+    tokens, past, future = random(B, 2, N, D), random(B, 1, 2, seed=1), random(B, 3, 2, seed=2)
+    pred = corrected_rollout(model, tokens, torch.cat((past, future), dim=1), correction)
+    assert pred.shape == (B, 3, N, D)
+    frames, actions = tokens, past
+    for k in range(3):
+        actions = torch.cat((actions, future[:, k : k + 1]), dim=1)
+        expected = model.rollout(frames, actions)[:, -1] + correction
+        torch.testing.assert_close(pred[:, k], expected)
+        frames = torch.cat((frames, expected[:, None]), dim=1)
+    plain = corrected_rollout(model, tokens, torch.cat((past, future), dim=1), None)
+    torch.testing.assert_close(plain, model.rollout(tokens, torch.cat((past, future), dim=1)))
 
 
 def test_no_gradients_are_kept() -> None:

@@ -242,7 +242,7 @@ class PlanConfig:
     reached_below: float | None = None
     """Largest cost of the present frame at which the goal counts as reached. Filled in when training ends."""
     correction: float | None = None
-    """Weight of the newest prediction's error in the running mean that is taken off later predictions, 0 for none; None
+    """Share of the newest prediction's error that is added to the correction of every predicted step, 0 for none; None
     takes 0.3 where actions are positions, and else 0."""
     absolute: bool = False
     """Search actions that are positions within their bounds, and not as changes of the present command."""

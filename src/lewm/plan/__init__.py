@@ -4,6 +4,7 @@ from lewm.plan.cem import cem
 from lewm.plan.controller import LatentController, RecedingHorizon
 from lewm.plan.cost import (
     LatentModel,
+    corrected_rollout,
     goal_cost,
     latent_cost_fn,
     over_horizon,
@@ -31,6 +32,7 @@ __all__ = [
     "StateGoal",
     "action_space",
     "cem",
+    "corrected_rollout",
     "goal_cost",
     "latent_cost_fn",
     "mppi",

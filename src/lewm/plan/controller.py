@@ -10,14 +10,14 @@ from torch import Tensor
 from lewm.config import Config, PlanConfig
 from lewm.model.frames_in import pictures_in
 from lewm.plan.cem import cem
-from lewm.plan.cost import LatentModel, goal_cost, latent_cost_fn
+from lewm.plan.cost import LatentModel, corrected_rollout, goal_cost, latent_cost_fn
 from lewm.plan.goal import Region
 from lewm.plan.mppi import mppi
 from lewm.plan.search import CostFn, Plan, warm_start
 from lewm.plan.space import ActionSpace
 
 CORRECTION = 0.3
-"""Of positions: weight of the newest prediction's error in the running mean that predictions are corrected by."""
+"""Of positions: share of the newest prediction's error that is added to what predictions are corrected by."""
 
 
 class RecedingHorizon:
@@ -285,8 +285,8 @@ class LatentController:
         """
         if self.last_plan is None or self._tokens is None or self._past is None:
             raise ValueError("last_plan=None: nothing was planned in this episode; call act(frames) first")
-        pred = self._model.rollout(self._tokens, torch.cat((self._past, self._receding.future), dim=1))
-        return pred if self._correction is None else pred + self._correction[:, None]
+        actions = torch.cat((self._past, self._receding.future), dim=1)
+        return corrected_rollout(self._model, self._tokens, actions, self._correction)
 
     def _remember(self, frames: np.ndarray) -> None:
         """Append the tokens of new frames (B, m, height, width, 3) and the actions before them; cut to the history."""
@@ -309,7 +309,8 @@ class LatentController:
         past = torch.cat((self._past, done), dim=1)
         self._past = past[:, past.shape[1] - (self._tokens.shape[1] - 1) :]  # one action between two frames
         if self._expected is not None and self._correction is not None:
-            self._correction = self._correction.lerp(self._tokens[:, -1] - self._expected, self._gain)
+            surprise = self._tokens[:, -1] - self._expected
+            self._correction = self._correction + self._gain / execute * surprise  # it grows with every step
 
     @property
     def _gain(self) -> float:
@@ -329,9 +330,9 @@ class LatentController:
         assert self._tokens is not None
         assert self._past is not None
         done = torch.cat((self._past, self._receding.future[:, : self._config.plan.execute]), dim=1)
-        self._expected = self._model.rollout(self._tokens, done)[:, -1]
         if self._correction is None:
-            self._correction = torch.zeros_like(self._expected)
+            self._correction = torch.zeros_like(self._tokens[:, -1])
+        self._expected = corrected_rollout(self._model, self._tokens, done, self._correction)[:, -1]
 
     def _pictures(self, name: str, frames: Any, *, steps: bool = False) -> np.ndarray:
         """Take pictures in, (B, height, width, 3) uint8, or with `steps` also (B, m, height, width, 3)."""

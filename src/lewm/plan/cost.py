@@ -105,6 +105,30 @@ def goal_cost(model: LatentModel, pred: Tensor, goal: Tensor | Region, plan: Pla
             return steps_to_go_cost(model, pred, goal)
 
 
+def corrected_rollout(model: LatentModel, tokens: Tensor, actions: Tensor, correction: Tensor | None) -> Tensor:
+    """Roll a model out, and correct what it predicts at every step before the next one starts from there.
+
+    A robot at rest that is told to stay is then predicted to stay, however far ahead: an error that the model makes at
+    every step would add up along the horizon if only the last prediction were corrected.
+
+    Args:
+        model: world model in evaluation mode.
+        tokens: representations of the last T frames, oldest first, (B, T, N, D).
+        actions: model actions between those frames and from there on, (B, T-1+H, f*A) or (B, T-1+H, f).
+        correction: added to every step's prediction, (B, N, D); None for nothing.
+
+    Returns:
+        (B, H, N, D).
+    """
+    if correction is None:
+        return model.rollout(tokens, actions)
+    past = tokens.shape[1]
+    for end in range(past, actions.shape[1] + 1):
+        pred = model.rollout(tokens, actions[:, :end])[:, -1:] + correction[:, None]
+        tokens = torch.cat((tokens, pred), dim=1)
+    return tokens[:, past:]
+
+
 def latent_cost_fn(
     model: LatentModel,
     tokens: Tensor,
@@ -126,7 +150,7 @@ def latent_cost_fn(
         goal: the goals' representations, (B, N, D), or one region for all.
         space: what is searched.
         plan: which cost, and over which steps.
-        correction: added to every prediction, (B, N, D); None for nothing.
+        correction: added to what every model step predicts, (B, N, D); None for nothing.
 
     Returns:
         cost_fn(actions (B, K, H, a)) -> (B, K).
@@ -141,11 +165,10 @@ def latent_cost_fn(
         costs = []
         for chunk, rows in zip(future.split(size), environment.split(size), strict=True):
             sequence = torch.cat((past_actions[rows], chunk), dim=1)  # (C, T-1+H, f*A)
-            pred = model.rollout(tokens[rows], sequence)  # (C, H, N, D)
+            offset = None if correction is None else correction[rows]
+            pred = corrected_rollout(model, tokens[rows], sequence, offset)  # (C, H, N, D)
             if plan.over == "last":
                 pred = pred[:, -1:]  # the other steps would be judged for nothing
-            if correction is not None:
-                pred = pred + correction[rows][:, None]
             # Each sequence of the chunk counts as an environment with one candidate: a chunk may end within one.
             wanted = goal if isinstance(goal, Region) else goal[rows]
             costs.append(over_horizon(goal_cost(model, pred[:, None], wanted, plan), plan.over)[:, 0])
