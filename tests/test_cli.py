@@ -22,13 +22,15 @@ import pytest
 from PIL import Image
 
 import lewm
+import lewm.cli.demo
 import lewm.config
 import lewm.envs
 import lewm.evaluate.pretrained
 import lewm.pretrained
 import lewm.train.loop
-from lewm import cli
 from lewm.cli import main
+from lewm.cli.info import describe
+from lewm.cli.numbers import number_rows
 from lewm.config import EvalConfig, PlanConfig
 from lewm.train.checkpoint import load_config, save_config
 from tiny import IMAGE, tiny
@@ -300,7 +302,7 @@ def test_eval_without_the_true_dynamics_says_so(
     results = json_line(capsys)
     assert results["planning"]["episodes"] == EVAL.episodes
     assert not [name for name in results["cost"] if "alone" in name or "split" in name]
-    titles = [row[0] for row in cli.number_rows(results)]
+    titles = [row[0] for row in number_rows(results)]
     assert not [title for title in titles if "alone" in title]
     report = (run / "report.html").read_text(encoding="utf-8")
     assert "Not measured: planner alone, cost alone: eval.split_episodes was 0" in report
@@ -314,7 +316,7 @@ def test_eval_writes_what_it_prints(folder: Path, capsys: pytest.CaptureFixture[
     assert results["planning"]["episodes"] == EVAL.episodes
     assert results["cost"]["split_episodes"] == 1
     assert "<html" in (run / "report.html").read_text(encoding="utf-8")
-    table = "\n".join(" ".join(row) for row in cli.number_rows(results))
+    table = "\n".join(" ".join(row) for row in number_rows(results))
     for name in (
         "Error ratio, 2 steps ahead",
         "State R²",
@@ -434,7 +436,7 @@ def test_a_model_that_comes_with_the_package_needs_no_run(
     assert main([*plan, "--start", "frame:0:1", "--json"]) == 0
     assert json_line(capsys)["start"] == "frame:0:1"
     assert main(["info", "--pretrained", "two-room", "--json"]) == 0
-    assert json_line(capsys) == cli.describe(config)
+    assert json_line(capsys) == describe(config)
     assert sorted(file.name for file in (tmp_path / "two-room").iterdir()) == names
 
     for command in ("plan", "eval", "info"):
@@ -453,10 +455,10 @@ def test_a_model_that_comes_with_the_package_needs_no_run(
 def test_demo_does_it_all_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "DEMO_EPISODES", 6)
-    monkeypatch.setattr(cli, "DEMO_EPISODE_LENGTH", 20)
-    monkeypatch.setattr(cli, "DEMO_EVAL", EVAL)
-    monkeypatch.setattr(cli, "DEMO_VIDEO_EPISODES", 1)
+    monkeypatch.setattr(lewm.cli.demo, "DEMO_EPISODES", 6)
+    monkeypatch.setattr(lewm.cli.demo, "DEMO_EPISODE_LENGTH", 20)
+    monkeypatch.setattr(lewm.cli.demo, "DEMO_EVAL", EVAL)
+    monkeypatch.setattr(lewm.cli.demo, "DEMO_VIDEO_EPISODES", 1)
     demo = ["demo", "--out", str(tmp_path / "demo")]
     assert main(demo) == 0
     out, err = capsys.readouterr()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lewm.cli import number_rows
+from lewm.cli.numbers import number_rows
 from lewm.config import ActionConfig, Config, DataConfig, EvalConfig, ModelConfig, PlanConfig
 from lewm.data import Store, StoreMeta, StoreWriter
 from lewm.envs import Task, make_task

@@ -179,7 +179,7 @@ def test_commands_and_their_options_exist() -> None:
             if words[:1] != ["lewm"]:
                 continue
             found += 1
-            assert words[1] in cli._COMMANDS, line
+            assert words[1] in cli.COMMANDS, line
             for option in [word for word in words if word.startswith("--")]:
                 assert re.search(rf"^{words[1]} {re.escape(option)}\b", known, re.MULTILINE), line
     assert found > 15

@@ -1,0 +1,119 @@
+"""Options that several commands share, and how they are read."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, Positional, Suppress
+
+from lewm.config import ActionConfig, Config, DataConfig, EvalConfig, PlanConfig, preset
+
+Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
+RunFolder = Annotated[Path | None, tyro.conf.arg(metavar="RUN")]
+Pretrained = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
+Json = FlagCreatePairsOff[bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingData(DataConfig):
+    path: Suppress[str] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Config):
+    """The settings that a user may give: a `Config` that is not validated before it is complete."""
+
+    preset: str = "tiny"
+    """Preset that gives every setting not named here: tiny, base, paper or literal."""
+    action: Suppress[ActionConfig] = field(default_factory=ActionConfig)
+    data: TrainingData = field(default_factory=TrainingData)
+
+    def __post_init__(self) -> None:
+        """Leave validation to `config`, so that a bad value is an error of its own and not of the parser."""
+
+    @classmethod
+    def of(cls, config: Config) -> "Settings":
+        """Take over the settings of a configuration."""
+        parts: dict[str, Any] = {f.name: getattr(config, f.name) for f in dataclasses.fields(Config)}
+        parts["data"] = TrainingData(**dataclasses.asdict(config.data))
+        return cls(**parts)
+
+    def config(self) -> Config:
+        """Return the configuration, validated."""
+        parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(Config)}
+        parts["data"] = DataConfig(**dataclasses.asdict(self.data))
+        return Config(**parts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithSettings:
+    json: Json = False
+    """Print one line of JSON and nothing else."""
+    settings: Annotated[Settings, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfRun:
+    run: Annotated[Positional[Path | None], tyro.conf.arg(metavar="[RUN]")] = None
+    """Run folder."""
+    pretrained: Pretrained = None
+    """Model that comes with the package, in place of RUN; without --data, on episodes collected for it."""
+    data: Folder = None
+    """Another store than the one that the run was trained on."""
+    json: Json = False
+    """Print one line of JSON and nothing else."""
+    seed: int
+    """Seed of all draws, and of planning."""
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    """Where to compute."""
+    plan: PlanConfig
+    eval: EvalConfig
+
+
+WithSettingsT = TypeVar("WithSettingsT", bound=WithSettings)
+OfRunT = TypeVar("OfRunT", bound=OfRun)
+
+
+def parse_settings(name: str, form: type[WithSettingsT], argv: Sequence[str]) -> WithSettingsT:
+    """Parse options that include settings: first for the preset alone, then with that preset's values as defaults."""
+
+    def parse(chosen: str, arguments: Sequence[str]) -> WithSettingsT:
+        return tyro.cli(form, prog=f"lewm {name}", args=arguments, default=form(settings=Settings.of(preset(chosen))))
+
+    first = parse("tiny", [argument for argument in argv if argument not in ("-h", "--help")])
+    return parse(first.settings.preset, argv)
+
+
+def parse_of_run(name: str, form: type[OfRunT], argv: Sequence[str]) -> tuple[OfRunT, Config]:
+    """Parse options of a trained run: first for the run alone, then with its settings as defaults.
+
+    The `run` of what is returned is the folder, also of a model that comes with the package.
+    """
+
+    def parse(config: Config) -> OfRunT:
+        default = form(seed=config.seed, device=config.device, plan=config.plan, eval=config.eval)
+        return tyro.cli(form, prog=f"lewm {name}", args=argv, default=default)
+
+    first = parse(preset("tiny"))
+    from lewm.train.checkpoint import load_config
+
+    run = run_folder(first.run, first.pretrained)
+    if run is None:
+        raise ValueError("run: not given; give a run folder RUN, or --pretrained NAME")
+    config = load_config(run)
+    args = dataclasses.replace(parse(config), run=run)
+    return args, dataclasses.replace(config, seed=args.seed, plan=args.plan, eval=args.eval)
+
+
+def run_folder(run: Path | None, pretrained: str | None) -> Path | None:
+    """Return the folder that RUN or --pretrained names, if either does."""
+    if pretrained is None:
+        return run
+    if run is not None:
+        raise ValueError(f"pretrained={pretrained}: stands in place of RUN, which is {run}; leave one of them out")
+    from lewm.pretrained import pretrained_run
+
+    return pretrained_run(pretrained)

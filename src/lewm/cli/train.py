@@ -1,0 +1,95 @@
+"""`lewm train`: a world model on a store."""
+
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lewm.cli.options import Folder, RunFolder, Settings, WithSettings, parse_settings
+from lewm.cli.show import counted, print_result
+from lewm.config import Config, preset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(WithSettings):
+    """Train a world model on a store (--data, --out), or go on with a run that was stopped (--resume).
+
+    Every setting below can be given by name; the others come from the preset.
+    """
+
+    data: Folder = None
+    """Store to train on."""
+    out: Folder = None
+    """New run folder."""
+    resume: RunFolder = None
+    """Run folder to go on with, by the settings that it was started with."""
+
+
+def command(argv: list[str]) -> None:
+    args = parse_settings("train", Train, argv)
+    if args.resume is not None:
+        if args != Train(resume=args.resume, json=args.json, settings=Settings.of(preset("tiny"))):
+            raise ValueError(
+                f"resume={args.resume}: goes on with the settings and the store that the run was started with; leave "
+                "the other options out"
+            )
+        run, config = args.resume, None
+    elif args.data is None or args.out is None:
+        raise ValueError("train: which store and which new run? give --data DIR --out DIR, or --resume RUN")
+    else:
+        run, config = args.out, args.settings.config()
+        _check_before_training(args.data, config)
+    train_run(config, args.data, run)
+    if os.environ.get("RANK", "0") != "0":
+        return  # under `torchrun`, the first process speaks for all
+    summary: dict[str, Any] = {"run": str(run)} | _last_metrics(run)
+    print_result(
+        args.json, summary, lambda: print(f"{run}: {counted(summary['step'], 'step')}, loss {summary['loss']:.4f}")
+    )
+
+
+def _check_before_training(data: Path, config: Config) -> None:
+    """Warn of what a sample of the data shows, and stop where training would fail or learn nothing."""
+    from lewm.data import Store
+    from lewm.data.check import check_store
+
+    result = check_store(
+        Store(data),
+        frame_skip=config.data.frame_skip,
+        clip_frames=config.model.history + config.train.rollout_steps,
+        held_out=config.data.held_out,
+        split_seed=config.data.split_seed,
+    )
+    for finding in result.findings:
+        line = f"{finding.message}; {finding.remedy}"
+        if finding.severity == "error":
+            raise ValueError(f"data={data}: {line} (`lewm check {data}` shows more)")
+        if finding.severity == "warning" and os.environ.get("RANK", "0") == "0":
+            print(f"warning: {line}", file=sys.stderr)
+
+
+def train_run(config: Config | None, data: Path | None, run: Path) -> None:
+    """Train a new run, or go on with one when there is no configuration; under `torchrun`, with the other processes."""
+    from lewm.device import resolve_device
+    from lewm.distributed import process_group
+    from lewm.train import NonFiniteLossError, resume, train
+    from lewm.train.checkpoint import load_config
+
+    with process_group(resolve_device((config or load_config(run)).device)):
+        try:
+            if config is None or data is None:
+                resume(run)
+            else:
+                train(config, data, run)
+        except NonFiniteLossError as error:
+            raise ValueError(str(error)) from error
+
+
+def _last_metrics(run: Path) -> dict[str, Any]:
+    """Return the loss and its parts at the last step."""
+    from lewm.train.checkpoint import METRICS
+
+    row = json.loads((run / METRICS).read_text(encoding="utf-8").splitlines()[-1])
+    return {name: value for name, value in row.items() if name == "step" or name.startswith("loss")}
