@@ -113,6 +113,6 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_changes_nothing() -> None:
     weight = torch.nn.Parameter(torch.ones(2))
     optimizer = torch.optim.SGD([weight], lr=1.0)
-    with pytest.raises(NonFiniteLossError, match=r"^loss=nan: not finite"):
-        take_step(optimizer, (weight * float("nan")).sum(), clip_norm=1.0, learning_rate=1.0)
+    with pytest.raises(NonFiniteLossError, match=r"^loss=nan: not finite at step 7 with learning rate 1 "):
+        take_step(optimizer, (weight * float("nan")).sum(), clip_norm=1.0, learning_rate=1.0, step=7)
     assert weight.tolist() == [1, 1]

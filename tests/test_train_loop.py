@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from safetensors.torch import load_file
 from lewm.config import DataConfig
 from lewm.data import ClipSampler, Store, StoreMeta, StoreWriter, split_episodes
 from lewm.train import NonFiniteLossError, load_run, loop, resume, train
-from lewm.train.checkpoint import CONFIG, METRICS, STATE, WEIGHTS
+from lewm.train.checkpoint import CONFIG, DIVERGED, LOCK, METRICS, STATE, WEIGHTS
 from lewm.train.loop import training_part
 from lewm.train.schedule import ema_momentum, learning_rate
 from tiny import IMAGE, labelled_images, make_fused_optimizer, moving_dot, tiny
@@ -136,7 +137,7 @@ def test_golden_loss_curve(reference: Path) -> None:
 
 
 def test_run_folder(reference: Path, store: Path) -> None:
-    assert sorted(os.listdir(reference)) == sorted([CONFIG, METRICS, WEIGHTS, "state", "tensorboard"])
+    assert sorted(os.listdir(reference)) == sorted([CONFIG, LOCK, METRICS, WEIGHTS, "state", "tensorboard"])
     assert checkpoint_step(reference) == 12
     run = load_run(reference)
     assert run.data == store
@@ -221,6 +222,69 @@ def test_sigterm_then_resume(
     assert load_run(run)  # the weights are there as well
     resume(run, progress=False)
     assert_same_run(run, request.getfixturevalue(whole))
+
+
+def test_ctrl_c_saves_a_checkpoint(store: Path, reference: Path, tmp_path: Path, monkeypatch) -> None:
+    run, before = tmp_path / "run", signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        before_step(patch, 3, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt, match=f"stopped at step 3; go on with `lewm train --resume {run}`"):
+            train(CONFIG_A, store, run, progress=False)
+    assert signal.getsignal(signal.SIGINT) == before
+    assert checkpoint_step(run) == 3
+    resume(run, progress=False)
+    assert_same_run(run, reference)
+
+
+def test_a_second_ctrl_c_does_not_wait(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice() -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    before_step(monkeypatch, 3, twice)
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG_A, store, tmp_path / "run", progress=False)
+    assert checkpoint_step(tmp_path / "run") == 0
+
+
+def test_training_outside_of_the_main_thread(store: Path, reference: Path, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(train, CONFIG_A, store, tmp_path / "run", progress=False).result()
+    assert_same_run(tmp_path / "run", reference)
+
+
+def test_one_process_trains_a_run(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, refused = tmp_path / "run", []
+
+    def meanwhile() -> None:
+        code = "import sys; from lewm.train import resume; resume(sys.argv[1], progress=False)"
+        other = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, text=True, check=False)
+        refused.append(other.stderr.splitlines()[-1])
+
+    before_step(monkeypatch, 6, meanwhile)
+    train(CONFIG_A, store, run, progress=False)
+    assert refused == [f"ValueError: run={run}: another process is training it; wait for it, or stop it"]
+    assert len(rows(run)) == 12
+
+
+def test_a_moved_store_is_given_anew(
+    store: Path, discrete_store: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, run = tmp_path / "old", tmp_path / "run"
+    shutil.copytree(store, old)
+    interrupted(run, old, monkeypatch)
+    old.rename(tmp_path / "new")
+    with pytest.raises(ValueError, match=rf"is not there; .*`lewm train --resume {run} --data DIR`"):
+        resume(run, progress=False)
+    with pytest.raises(ValueError, match=r"^action=continuous of size 2: the actions of .* are discrete"):
+        resume(run, data=discrete_store, progress=False)
+    other = shutil.copytree(tmp_path / "new", tmp_path / "other")
+    np.load(other / "actions.npy", mmap_mode="r+")[:] *= 2
+    with pytest.raises(ValueError, match=rf"^data={other}: its actions are not those that {run} was started with"):
+        resume(run, data=other, progress=False)
+    resume(run, data=tmp_path / "new", progress=False)
+    assert load_run(run).data == tmp_path / "new"
+    assert rows(run) == rows(reference)
 
 
 def test_sigterm_in_the_last_step_is_the_end(store: Path, reference: Path, tmp_path: Path, monkeypatch) -> None:
@@ -329,15 +393,19 @@ def test_loss_that_is_not_finite(
     text = str(error.value)
     assert "\n" not in text
     assert text.startswith(f"loss=inf: not finite at step {bad} ")
-    assert (f"last good checkpoint: {run / STATE}" if checkpoint else "no checkpoint yet") in text
+    assert f"with learning rate {learning_rate(bad - 1, CONFIG_A.train):.3g} and " in text
     episodes, _ = split_episodes(10, held_out=0.2, seed=0)
     index = ClipSampler(Store(store), episodes, batch_size=8).batch(bad - 1).index
-    assert f"clips that start at frames {index.tolist()}" in text
+    assert f"clips at frames {', '.join(map(str, index[:4].tolist()))}..." in text
     assert "lower train.learning_rate" in text
-    assert len(rows(run)) == bad - 1
-    assert checkpoint_step(run) == (5 if checkpoint else 0)
-    resume(run, progress=False)  # the checkpoint is good
+    assert text.endswith(f"the run is now {run / DIVERGED}, and run is free")
+    kept = run / DIVERGED
+    assert len(rows(kept)) == bad - 1
+    assert checkpoint_step(kept) == (5 if checkpoint else 0)
+    train(CONFIG_A, store, run, progress=False)  # into the same folder
     assert len(rows(run)) == 12
+    resume(kept, progress=False)  # the checkpoint is good
+    assert len(rows(kept)) == 12
 
 
 @pytest.fixture
@@ -449,7 +517,7 @@ def test_resume_refuses_another_store(reference: Path, discrete_store: Path, tmp
     config = json.loads((run / CONFIG).read_text())
     for path, message in (
         (discrete_store, r"^action=continuous of size 2: the actions of .* are discrete of size 4; use the store that"),
-        (tmp_path / "gone", r"^data\.path=.*gone: the store that .* was started with is not there; put it back, or "),
+        (tmp_path / "gone", r"^data\.path=.*gone: the store that .* was started with is not there; if it was moved, "),
         ("", r"^data\.path=: the store that "),
     ):
         config["data"]["path"] = str(path)
@@ -656,7 +724,7 @@ def test_kill_9_ten_times_in_a_row(store: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len(rows(tmp_path / "run")) == 130
     assert_same_run(tmp_path / "run", tmp_path / "whole")
-    left = [path for path in (tmp_path / "run").rglob("*") if path.name.startswith(".")]
+    left = [path for path in (tmp_path / "run").rglob("*") if path.name.startswith(".") and path.name != LOCK]
     assert not left
 
 

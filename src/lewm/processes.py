@@ -80,8 +80,9 @@ def frame_counter(total: int, title: str, *, show: bool) -> Iterator[Callable[[i
     if not show or total == 0:
         yield lambda frames: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+
+    from lewm.progress import progress_bars
 
     columns = (
         TextColumn("{task.description}"),
@@ -91,7 +92,7 @@ def frame_counter(total: int, title: str, *, show: bool) -> Iterator[Callable[[i
         TextColumn("left"),
     )
     start = time.perf_counter()
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with progress_bars(*columns, show=True) as bar:
         row = bar.add_task(title, total=total, rate="-")
         done = 0
 

@@ -22,7 +22,7 @@ from lewm.evaluate.run import evaluate_model, machine, open_run
 from lewm.files import write_text
 from lewm.model import WorldModel
 from lewm.train import NonFiniteLossError, resume, train
-from lewm.train.checkpoint import CONFIG, STATE
+from lewm.train.checkpoint import CONFIG, DIVERGED, STATE
 
 RUNS, STORES, CLAIMS = "runs", "stores", "claims"
 _TRAINED = "training.json"  # written last: a run folder without it is unfinished
@@ -124,7 +124,7 @@ def _trained(job: Job, data: Path, run: Path, work: Work) -> Line:
     except NonFiniteLossError as diverged:
         error = _diverged(diverged)
     seconds = {"wall": time.perf_counter() - start, "processor": time.process_time() - processor}
-    summary = summarise(run, diverged=bool(error))
+    summary = summarise(run / DIVERGED if error else run, diverged=bool(error))
     step_ms = None
     if not resumed and not error:  # the checkpoint of the last step comes before the planning cost is learnt
         step_ms = 1000 * ((run / STATE).stat().st_mtime - began) / config.train.steps

@@ -43,8 +43,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
 from lewm.config import Config
@@ -80,6 +79,7 @@ from lewm.model import FrameModel
 from lewm.objective.spectrum import spectrum_report
 from lewm.plan import ActionSpace, RegionGoal, StateGoal, action_space
 from lewm.pretrained import pretrained_names, pretrained_run
+from lewm.progress import progress_bars
 from lewm.train.checkpoint import load_run
 
 HELD_OUT_FRAMES = 1000  # for probes, the spectrum, the projection and as nearest neighbours
@@ -682,7 +682,7 @@ def show_progress(show: bool) -> Iterator[Callable[..., Any]]:
     """Show the stages of an evaluation; yields `stage(name, total)`, whose context yields a tick."""
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} in"))
     times = (TimeElapsedColumn(), TextColumn("|"), TimeRemainingColumn(), TextColumn("left"))
-    with Progress(*columns, *times, console=Console(stderr=True), disable=not show) as bars:
+    with progress_bars(*columns, *times, show=show) as bars:
 
         @contextmanager
         def stage(name: str, total: int) -> Iterator[Tick]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
@@ -17,6 +16,7 @@ from lewm.device import resolve_device
 from lewm.envs import make_task
 from lewm.evaluate import Evaluation
 from lewm.evaluate.run import has_simulator
+from lewm.progress import progress_bars
 from lewm.rivals.dreamer import Dreamer
 from lewm.rivals.gcbc import GCBC
 from lewm.rivals.rival import Rival
@@ -90,14 +90,14 @@ def train_rival(model: Rival, store: Store, episodes: np.ndarray, *, progress: b
     model.to(device).train()
     optimizer = make_optimizer(model, cfg)
     curve = []
-    with Progress(console=Console(stderr=True), disable=not progress) as bars:
+    with progress_bars(*Progress.get_default_columns(), show=progress) as bars:
         bar = bars.add_task(f"train {model.name}", total=cfg.steps)
         for step in range(cfg.steps):
             torch.manual_seed(np.random.SeedSequence((config.seed, step)).generate_state(1).item())
             clips = sampler.batch(step)
             with torch.autocast(device.type, torch.bfloat16, enabled=cfg.precision == "bfloat16"):
                 loss = model.losses(clips, store)["loss"]
-            take_step(optimizer, loss, clip_norm=cfg.clip_norm, learning_rate=learning_rate(step, cfg))
+            take_step(optimizer, loss, clip_norm=cfg.clip_norm, learning_rate=learning_rate(step, cfg), step=step + 1)
             curve.append(loss.item())
             bars.advance(bar)
     model.eval()
@@ -105,7 +105,9 @@ def train_rival(model: Rival, store: Store, episodes: np.ndarray, *, progress: b
     return curve
 
 
-def take_step(optimizer: torch.optim.Optimizer, loss: Tensor, *, clip_norm: float, learning_rate: float) -> None:
+def take_step(
+    optimizer: torch.optim.Optimizer, loss: Tensor, *, clip_norm: float, learning_rate: float, step: int
+) -> None:
     """Take one clipped gradient step.
 
     Raises:
@@ -117,7 +119,8 @@ def take_step(optimizer: torch.optim.Optimizer, loss: Tensor, *, clip_norm: floa
     norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
     if not (torch.isfinite(loss) and torch.isfinite(norm)):
         raise NonFiniteLossError(
-            f"loss={loss.item()}: not finite (gradient norm {norm.item()}); lower train.learning_rate"
+            f"loss={loss.item()}: not finite at step {step} with learning rate {learning_rate:.3g} (gradient norm "
+            f"{norm.item():.3g}); lower train.learning_rate"
         )
     for group in optimizer.param_groups:
         group["lr"] = learning_rate

@@ -30,7 +30,7 @@ ENCODER_SETTINGS = (
 )
 
 CONFIG, WEIGHTS, STATE, METRICS = "config.json", "weights.safetensors", "state/checkpoint.safetensors", "metrics.jsonl"
-REACHED = "reached.json"
+REACHED, LOCK, DIVERGED = "reached.json", ".lock", "diverged"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,18 +4,20 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -23,19 +25,24 @@ from torch.utils.tensorboard import SummaryWriter
 from lewm.config import Config, DataConfig, TrainConfig
 from lewm.data.sampler import ClipSampler
 from lewm.data.store import Store, split_episodes
+from lewm.data.store_files import remove_empty
 from lewm.device import resolve_device
 from lewm.distributed import any_rank, rank, world_size
-from lewm.files import plain_os_error, write_text
+from lewm.files import plain_os_error, shorten, write_text
 from lewm.model import WorldModel
 from lewm.model.mask import sample_context
 from lewm.objective import make_regulariser
 from lewm.objective.spectrum import spectrum_report
+from lewm.progress import progress_bars
 from lewm.train.batches import batches_on
 from lewm.train.checkpoint import (
     CONFIG,
+    DIVERGED,
+    LOCK,
     METRICS,
     REACHED,
     STATE,
+    WEIGHTS,
     load_config,
     load_encoder,
     load_state,
@@ -52,6 +59,7 @@ from lewm.train.steps_to_go import fit_steps_to_go
 DIAGNOSTICS = 50  # measurements of the spectrum in a run
 DIAGNOSTIC_FRAMES = 256
 FETCH_EVERY = 20  # steps between two looks at the scalars where a look waits for the device
+_NAMED_CLIPS = 4  # of a batch that diverged
 _KEPT = "the run goes on from its last checkpoint"
 
 
@@ -73,7 +81,8 @@ def train(config: Config, data: str | Path, run: str | Path, *, progress: bool =
 
     Raises:
         ValueError: If the store and the settings do not fit, or the run folder is already in use.
-        NonFiniteLossError: If the loss is no longer finite.
+        NonFiniteLossError: If the loss is no longer finite; what there was is then in the folder's `diverged`.
+        KeyboardInterrupt: If Ctrl-C came; a checkpoint was saved, as it is when SIGTERM ends the process.
     """
     data, run = Path(data), Path(run)
     if rank() == 0 and (run / CONFIG).exists():  # by the time that another rank looks, rank 0 may have written it
@@ -84,23 +93,44 @@ def train(config: Config, data: str | Path, run: str | Path, *, progress: bool =
     _run(config, store, run, progress=progress)
 
 
-def resume(run: str | Path, *, progress: bool = True) -> None:
+def resume(run: str | Path, *, data: str | Path | None = None, progress: bool = True) -> None:
     """Go on from a run's last checkpoint; the loss curve is that of a run that was never stopped.
 
+    Args:
+        run: Run folder.
+        data: New place of the store, if it was moved; the run remembers it.
+        progress: Show progress on standard error.
+
     Raises:
-        ValueError: If the folder is no run, or its store is gone or has changed.
-        NonFiniteLossError: If the loss is no longer finite.
+        ValueError: If the folder is no run, its store is gone or has changed, or another process trains it.
+        NonFiniteLossError: As in `train`.
+        KeyboardInterrupt: As in `train`.
     """
     run = Path(run)
     config = load_config(run)
-    if not (config.data.path and Path(config.data.path).is_dir()):
+    if data is None and not (config.data.path and Path(config.data.path).is_dir()):
         raise ValueError(
-            f"data.path={config.data.path}: the store that {run} was started with is not there; put it back, or write "
-            f"its new place into {run / CONFIG}"
+            f"data.path={config.data.path}: the store that {run} was started with is not there; if it was moved, give "
+            f"its new place: `lewm train --resume {run} --data DIR`"
         )
-    store = Store(config.data.path)
+    store = Store(config.data.path if data is None else data)
     check_store(store, config)
+    if data is not None:
+        config = _moved(config, store, run)
+        save_config(run, config)
     _run(config, store, run, progress=progress)
+
+
+def _moved(config: Config, store: Store, run: Path) -> Config:
+    """Return the settings with a store's new place, if it is the one that a run was started with."""
+    here = with_data(config, store)
+    known = {name: value for name, value in dataclasses.asdict(config.action).items() if value is not None}
+    if known.items() - dataclasses.asdict(here.action).items():
+        raise ValueError(
+            f"data={store.path}: its actions are not those that {run} was started with; give the same store, or train "
+            "a new run"
+        )
+    return here
 
 
 def check_store(store: Store, config: Config) -> None:
@@ -124,6 +154,16 @@ def check_store(store: Store, config: Config) -> None:
 
 
 def _run(config: Config, store: Store, run: Path, *, progress: bool) -> None:
+    with _locked(run):
+        try:
+            _take_steps(config, store, run, progress=progress)
+        except NonFiniteLossError:
+            if rank() == 0:
+                _set_aside(run)
+            raise
+
+
+def _take_steps(config: Config, store: Store, run: Path, *, progress: bool) -> None:
     device, train_cfg, past = resolve_device(config.device), config.train, config.model.history
     episodes, held_out = split_episodes(store.num_episodes, held_out=config.data.held_out, seed=config.data.split_seed)
     episodes = training_part(episodes, config.data)
@@ -142,7 +182,6 @@ def _run(config: Config, store: Store, run: Path, *, progress: bool) -> None:
     if train_cfg.encoder_from and not (run / STATE).is_file():  # a checkpoint has gone on from there
         load_encoder(model, Path(train_cfg.encoder_from))
     if rank() == 0 and not (run / CONFIG).exists():  # only now: settings that do not fit leave no folder behind
-        run.mkdir(parents=True, exist_ok=True)
         save_config(run, config)
     if config.action.kind == "continuous":
         model.action_embed.standardise(*action_moments(store, episodes))
@@ -156,7 +195,7 @@ def _run(config: Config, store: Store, run: Path, *, progress: bool) -> None:
             module.compile()
     probe_frames = _frames_of(store, held_out, DIAGNOSTIC_FRAMES, config.seed)
 
-    with _Metrics(run, done) as metrics, _stop_on_sigterm() as stopped, _bar(progress) as bar:
+    with _Metrics(run, done) as metrics, _stop_on_signals() as stopped, _bar(progress) as bar:
         task = bar.add_task("train", total=train_cfg.steps, completed=done, loss="")
         pending: list[_Step] = []
         fetch_every = FETCH_EVERY if optimizer.defaults["fused"] else 1
@@ -198,21 +237,21 @@ def _run(config: Config, store: Store, run: Path, *, progress: bool) -> None:
                 metrics.write(row)
                 bar.update(task, completed=row["step"], loss=f"loss {row['loss']:.4f}")
             pending = []
-            stop = any_rank(stopped(), device)
+            stop = any_rank(stopped() is not None, device)
             if last or stop or save:
                 metrics.flush()
                 if rank() == 0:
                     save_state(run, model, optimizer, step + 1)
             if stop and not last:
-                raise SystemExit(f"stopped at step {step + 1}; go on with `lewm train --resume {run}`")
+                _stop(stopped(), f"stopped at step {step + 1}; go on with `lewm train --resume {run}`")
 
         if config.train.cost_steps and rank() == 0:
             task = bar.add_task("cost", total=config.train.cost_steps, loss="")
 
             def on_step() -> None:
                 bar.update(task, advance=1)
-                if stopped():
-                    raise SystemExit(f"stopped before the cost was learnt; go on with `lewm train --resume {run}`")
+                if stopped() is not None:
+                    _stop(stopped(), f"stopped before the cost was learnt; go on with `lewm train --resume {run}`")
 
             fit_steps_to_go(model, store, episodes, config, on_step=on_step)
             save_weights(run, model)
@@ -278,12 +317,46 @@ def _diagnose(model: WorldModel, frames: Tensor) -> dict[str, float]:
 
 
 def _describe_divergence(row: dict[str, Any], index: NDArray[np.int64], run: Path) -> str:
-    state = run / STATE
-    last = f"last good checkpoint: {state}" if state.is_file() else "no checkpoint yet"
-    return (
-        f"loss={row['loss']}: not finite at step {row['step']} (gradient norm {row['grad_norm']}); {last}; "
-        f"clips that start at frames {index.tolist()}; look at them, or lower train.learning_rate"
+    clips = ", ".join(map(str, index[:_NAMED_CLIPS].tolist()))
+    return shorten(
+        f"loss={row['loss']}: not finite at step {row['step']} with learning rate {row['learning_rate']:.3g} and "
+        f"gradient norm {row['grad_norm']:.3g}; lower train.learning_rate, or look at the clips at frames {clips}...; "
+        f"the run is now {run / DIVERGED}, and {run.name} is free"
     )
+
+
+def _set_aside(run: Path) -> None:
+    """Move what a diverged run left into a folder of its own, so that the same command can be given again."""
+    shutil.rmtree(run / DIVERGED, ignore_errors=True)
+    for name in (CONFIG, METRICS, WEIGHTS, STATE, "tensorboard"):
+        if (run / name).exists():
+            (run / DIVERGED / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(run / name, run / DIVERGED / name)
+
+
+@contextmanager
+def _locked(run: Path) -> Iterator[None]:
+    """Keep other processes from training the same run; the lock ends with the process, however that ends.
+
+    A folder that was made for it alone does not stay.
+    """
+    if rank() != 0:
+        yield
+        return
+    made = [folder for folder in (run, *run.parents) if not folder.exists()]
+    run.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run / LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"run={run}: another process is training it; wait for it, or stop it") from None
+    try:
+        yield
+    finally:
+        lock.release()
+        if made and {path.name for path in run.iterdir()} <= {LOCK}:
+            (run / LOCK).unlink(missing_ok=True)
+            remove_empty(made)
 
 
 class _Metrics:
@@ -334,28 +407,41 @@ class _Metrics:
 
 
 @contextmanager
-def _stop_on_sigterm() -> Iterator[Callable[[], bool]]:
-    """Yield a function that tells whether SIGTERM has come; the step under way is finished first."""
+def _stop_on_signals() -> Iterator[Callable[[], int | None]]:
+    """Yield a function that tells which of SIGTERM and Ctrl-C has come; the step under way is finished first.
+
+    A second Ctrl-C does not wait for it.
+    """
     came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # where Python lets no handler be set
+        yield lambda: None
+        return
 
     def remember(number: int, frame: FrameType | None) -> None:
         came.append(number)
+        signal.signal(number, before[number])
 
-    before = signal.signal(signal.SIGTERM, remember)
+    numbers = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) != signal.SIG_IGN]
+    before: dict[int, Any] = {number: signal.signal(number, remember) for number in numbers}
     try:
-        yield lambda: bool(came)
+        yield lambda: came[0] if came else None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _stop(number: int | None, message: str) -> NoReturn:
+    """End by what came; on another process of the same run nothing may have come."""
+    raise KeyboardInterrupt(message) if number == signal.SIGINT else SystemExit(message)
 
 
 def _bar(progress: bool) -> Progress:
-    return Progress(
+    return progress_bars(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[loss]}"),
         TimeRemainingColumn(),
         TextColumn("left"),
-        console=Console(stderr=True),
-        disable=not progress or rank() != 0,
+        show=progress and rank() == 0,
     )
