@@ -6,9 +6,11 @@ text need not have it.
 """
 
 import ctypes
+import json
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 
 from lewm.config import did_you_mean
@@ -27,33 +29,43 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if name not in COMMANDS:
         remedy = did_you_mean(name, COMMANDS, "see lewm --help", before="lewm ")
-        return _fail(f"{name}: is not a command of {', '.join(COMMANDS)}; {remedy}", status=2)
+        return _fail(f"{name}: is not a command of {', '.join(COMMANDS)}; {remedy}", as_json="--json" in rest, status=2)
     _prepare_process()
+    fail = partial(_fail, as_json="--json" in rest)
     try:
         return import_module(COMMANDS[name][1]).command(rest) or 0
     except ModuleNotFoundError as error:
         extra = _EXTRA_OF.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        return _fail(f'{error.name} is not installed; pip install "lewm[{extra}]"')
+        return fail(f'{error.name} is not installed; pip install "lewm[{extra}]"')
     except BrokenPipeError:  # whoever reads the output has had enough, as in `lewm info | head -3`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
+        return fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
     except ValueError as error:
-        return _fail(str(error))
-    except KeyboardInterrupt:
-        return 130
+        return fail(str(error))
+    except SystemExit as stopped:
+        if not isinstance(stopped.code, str):
+            raise
+        return fail(stopped.code)
+    except KeyboardInterrupt as stopped:  # a command that was stopped at a point of its own says how to go on
+        return fail(str(stopped) or f"stopped; {COMMANDS[name][2]}", status=130)
 
 
-def _fail(message: str, *, status: int = 1) -> int:
-    print("error:", " ".join(message.split()), file=sys.stderr)
+def _fail(message: str, *, as_json: bool, status: int = 1) -> int:
+    """Say in one line what went wrong: on standard error, or as JSON where a program reads."""
+    line = " ".join(message.split())
+    if as_json:
+        print(json.dumps({"error": line}))
+        return status if status == 130 else 1
+    print(line if status == 130 else f"error: {line}", file=sys.stderr)
     return status
 
 
 def _overview() -> str:
-    lines = (f"  {name:<9}{summary}" for name, (summary, _) in COMMANDS.items())
+    lines = (f"  {name:<9}{summary}" for name, (summary, *_) in COMMANDS.items())
     more = "`lewm COMMAND --help` lists the options of a command, `lewm --version` tells the version."
     return "\n".join(("usage: lewm COMMAND [OPTIONS]", "", *lines, "", more))
 
@@ -69,21 +81,26 @@ def _prepare_process() -> None:
         libc.mallopt(-1, 512 * 2**20)
 
 
-# What each command is for, and the module whose `command` does it; a number that it returns is the exit status.
+_GOES_ON = "the same command goes on with what is not done yet"
+_RESUMES = "a run goes on from its last checkpoint: `lewm train --resume RUN`"
+_NOTHING = "nothing was written; give the same command again"
+# What each command is for; the module whose `command` does it, where a number that it returns is the exit status; and
+# what Ctrl-C leaves.
 COMMANDS = {
-    "collect": ("episodes of a task into a store", "lewm.cli.collect"),
-    "import": ("a recording of a robot, or images, into a store", "lewm.cli.importing"),
-    "check": ("a store for what would spoil training; writes check.html", "lewm.cli.check"),
-    "train": ("a world model on a store; resumes", "lewm.cli.train"),
+    "collect": ("episodes of a task into a store", "lewm.cli.collect", _GOES_ON),
+    "import": ("a recording of a robot, or images, into a store", "lewm.cli.importing", _GOES_ON),
+    "check": ("a store for what would spoil training; writes check.html", "lewm.cli.check", _NOTHING),
+    "train": ("a world model on a store; resumes", "lewm.cli.train", _RESUMES),
     "eval": (
         "everything that can be measured, beside trivial rivals; writes eval.json and report.html",
         "lewm.cli.eval",
+        _NOTHING,
     ),
-    "plan": ("with CEM or MPPI: in closed loop, beside a random policy, or once", "lewm.cli.plan"),
-    "info": ("sizes and parameter counts of a run or a preset", "lewm.cli.info"),
-    "report": ("report.html of a run folder", "lewm.cli.report"),
-    "ablate": ("variants of a table of studies, side by side; resumes", "lewm.cli.ablate"),
-    "demo": ("all of it on Two-Room, from nothing", "lewm.cli.demo"),
+    "plan": ("with CEM or MPPI: in closed loop, beside a random policy, or once", "lewm.cli.plan", _NOTHING),
+    "info": ("sizes and parameter counts of a run or a preset", "lewm.cli.info", _NOTHING),
+    "report": ("report.html of a run folder", "lewm.cli.report", _NOTHING),
+    "ablate": ("variants of a table of studies, side by side; resumes", "lewm.cli.ablate", _GOES_ON),
+    "demo": ("all of it on Two-Room, from nothing", "lewm.cli.demo", _GOES_ON),
 }
 # Modules that are not in the base install, and the extra that brings them.
 _EXTRA_OF = {

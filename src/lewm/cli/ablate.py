@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional
 
-from lewm.cli.options import Folder, Json
+from lewm.cli.options import Folder, Json, parse
 from lewm.cli.show import announce, print_result
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Ablate:
 
 
 def command(argv: list[str]) -> int:
-    args = tyro.cli(Ablate, prog="lewm ablate", args=argv)
+    args = parse("ablate", Ablate, argv)
     from lewm.ablate import load_table, select
     from lewm.ablate.results import by_label, read
 
@@ -85,8 +85,9 @@ def command(argv: list[str]) -> int:
         except RuntimeError as error:  # a worker or a cluster failed; the message says what is left to do
             raise ValueError(str(error)) from error
         except KeyboardInterrupt:
-            announce(f"stopped; {args.out} keeps the results so far, and the same command goes on")
-            raise
+            raise KeyboardInterrupt(
+                f"stopped; {args.out} keeps the results so far, and the same command goes on"
+            ) from None
         summary["failed"] = list(done.failed)
     there = by_label(read(args.out))
     rows = [(job, job.label in there) for job in chosen]

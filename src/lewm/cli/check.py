@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional
 
-from lewm.cli.options import Folder, Json
+from lewm.cli.options import Folder, Json, parse
 from lewm.cli.show import content, control, counted, print_result
 from lewm.config import DataConfig
 
@@ -45,7 +45,7 @@ class Check:
 
 
 def command(argv: list[str]) -> int:
-    args = tyro.cli(Check, prog="lewm check", args=argv)
+    args = parse("check", Check, argv)
     if args.repair != (args.out is not None):
         raise ValueError(
             f"repair={args.repair}: needs a new store, and only it does; give --repair --out DIR, or neither"

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from lewm.cli.options import Json
+from lewm.cli.options import Json, parse
 from lewm.cli.show import content, print_result
 
 
@@ -34,7 +34,7 @@ class Collect:
 
 
 def command(argv: list[str]) -> None:
-    args = tyro.cli(Collect, prog="lewm collect", args=argv)
+    args = parse("collect", Collect, argv)
     from lewm.envs import collect
 
     try:

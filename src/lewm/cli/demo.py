@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 
 from lewm.cli.numbers import HEADS, number_rows
-from lewm.cli.options import Json
+from lewm.cli.options import Json, parse
 from lewm.cli.show import announce, print_result, print_table
 from lewm.cli.train import train_run
 from lewm.config import EvalConfig, preset
@@ -36,7 +36,7 @@ class Demo:
 
 
 def command(argv: list[str]) -> None:
-    args = tyro.cli(Demo, prog="lewm demo", args=argv)
+    args = parse("demo", Demo, argv)
     from lewm.envs import collect
     from lewm.evaluate import evaluate_run, figures, plan_run, video  # noqa: F401  without an extra, fail early
     from lewm.evaluate.report import NAME, write_report
@@ -67,7 +67,10 @@ def command(argv: list[str]) -> None:
         if not results_file.is_file():
             steps, extra = config.train.steps, config.train.cost_steps
             announce(f"2 of 5: train preset {DEMO_PRESET}, {steps} steps, then the planning cost, {extra} steps")
-            train_run(None if (run / CONFIG).is_file() else config, store, run)
+            try:
+                train_run(None if (run / CONFIG).is_file() else config, store, run)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt from None  # this command goes on by itself
             few, usual = DEMO_EVAL.episodes, EvalConfig().episodes
             announce(f"3 of 5: evaluate on held-out episodes, {few} in closed loop ({usual} by default)")
             evaluate_run(run)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
-from lewm.cli.options import Json
+from lewm.cli.options import Json, parse
 from lewm.cli.show import content, control, counted, print_result
 
 _NAMED = 20  # pictures left out
@@ -61,7 +61,7 @@ class Import:
 
 
 def command(argv: list[str]) -> None:
-    args = tyro.cli(Import, prog="lewm import", args=argv)
+    args = parse("import", Import, argv)
     from lewm.data.importing import ImportOptions, import_recording
 
     options = ImportOptions(**{f.name: getattr(args, f.name) for f in dataclasses.fields(ImportOptions)})

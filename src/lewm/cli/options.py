@@ -1,8 +1,12 @@
 """Options that several commands share, and how they are read."""
 
+import contextlib
 import dataclasses
+import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -10,6 +14,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, Suppress
 
 from lewm.config import ActionConfig, Config, DataConfig, EvalConfig, PlanConfig, preset
+from lewm.files import shorten
 
 Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 RunFolder = Annotated[Path | None, tyro.conf.arg(metavar="RUN")]
@@ -73,18 +78,37 @@ class OfRun:
     eval: EvalConfig
 
 
+Form = TypeVar("Form")
 WithSettingsT = TypeVar("WithSettingsT", bound=WithSettings)
 OfRunT = TypeVar("OfRunT", bound=OfRun)
+
+
+def parse(name: str, form: type[Form], argv: Sequence[str], default: Form | None = None) -> Form:
+    """Parse the options of a command.
+
+    Raises:
+        ValueError: If they are wrong and --json is among them; else the parser explains it and exits with status 2.
+    """
+    cli = partial(tyro.cli, form, prog=f"lewm {name}", args=argv, **({} if default is None else {"default": default}))
+    if "--json" not in argv or "-h" in argv or "--help" in argv:
+        return cli()
+    explained = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(explained):
+            return cli()
+    except SystemExit:
+        text = re.sub("[─│╭╮╰╯]", " ", explained.getvalue())
+        raise ValueError(shorten(text)) from None
 
 
 def parse_settings(name: str, form: type[WithSettingsT], argv: Sequence[str]) -> WithSettingsT:
     """Parse options that include settings: first for the preset alone, then with that preset's values as defaults."""
 
-    def parse(chosen: str, arguments: Sequence[str]) -> WithSettingsT:
-        return tyro.cli(form, prog=f"lewm {name}", args=arguments, default=form(settings=Settings.of(preset(chosen))))
+    def parse_with(chosen: str, arguments: Sequence[str]) -> WithSettingsT:
+        return parse(name, form, arguments, form(settings=Settings.of(preset(chosen))))
 
-    first = parse("tiny", [argument for argument in argv if argument not in ("-h", "--help")])
-    return parse(first.settings.preset, argv)
+    first = parse_with("tiny", [argument for argument in argv if argument not in ("-h", "--help")])
+    return parse_with(first.settings.preset, argv)
 
 
 def parse_of_run(name: str, form: type[OfRunT], argv: Sequence[str]) -> tuple[OfRunT, Config]:
@@ -93,18 +117,18 @@ def parse_of_run(name: str, form: type[OfRunT], argv: Sequence[str]) -> tuple[Of
     The `run` of what is returned is the folder, also of a model that comes with the package.
     """
 
-    def parse(config: Config) -> OfRunT:
+    def parse_with(config: Config) -> OfRunT:
         default = form(seed=config.seed, device=config.device, plan=config.plan, eval=config.eval)
-        return tyro.cli(form, prog=f"lewm {name}", args=argv, default=default)
+        return parse(name, form, argv, default)
 
-    first = parse(preset("tiny"))
+    first = parse_with(preset("tiny"))
     from lewm.train.checkpoint import load_config
 
     run = run_folder(first.run, first.pretrained)
     if run is None:
         raise ValueError("run: not given; give a run folder RUN, or --pretrained NAME")
     config = load_config(run)
-    args = dataclasses.replace(parse(config), run=run)
+    args = dataclasses.replace(parse_with(config), run=run)
     return args, dataclasses.replace(config, seed=args.seed, plan=args.plan, eval=args.eval)
 
 

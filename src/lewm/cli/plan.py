@@ -72,7 +72,9 @@ def _is_simulated(data: Path | None, config: Config) -> bool:
     from lewm.evaluate.run import has_simulator
 
     path = data or config.data.path
-    return not path or has_simulator(Store(path))  # without data, closed loop says what is missing
+    if not path or (data is None and not Path(path).is_dir()):
+        return True  # closed loop says what is missing
+    return has_simulator(Store(path))
 
 
 def _plan_once(args: Plan, goal: str, config: Config) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from lewm.cli.options import Json
+from lewm.cli.options import Json, parse
 from lewm.cli.show import print_result
 
 
@@ -22,7 +22,7 @@ class Report:
 
 
 def command(argv: list[str]) -> None:
-    args = tyro.cli(Report, prog="lewm report", args=argv)
+    args = parse("report", Report, argv)
     from lewm.evaluate.report import write_report
 
     report = write_report(args.run)

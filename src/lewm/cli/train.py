@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lewm.cli.options import Folder, RunFolder, Settings, WithSettings, parse_settings
-from lewm.cli.show import counted, print_result
+from lewm.cli.show import announce, counted, print_result
 from lewm.config import Config, preset
 
 
@@ -16,11 +16,12 @@ from lewm.config import Config, preset
 class Train(WithSettings):
     """Train a world model on a store (--data, --out), or go on with a run that was stopped (--resume).
 
-    Every setting below can be given by name; the others come from the preset.
+    Ctrl-C and SIGTERM save a checkpoint first. Every setting below can be given by name; the others come from
+    the preset.
     """
 
     data: Folder = None
-    """Store to train on."""
+    """Store to train on; with --resume, the new place of the run's store."""
     out: Folder = None
     """New run folder."""
     resume: RunFolder = None
@@ -30,12 +31,14 @@ class Train(WithSettings):
 def command(argv: list[str]) -> None:
     args = parse_settings("train", Train, argv)
     if args.resume is not None:
-        if args != Train(resume=args.resume, json=args.json, settings=Settings.of(preset("tiny"))):
+        if args != Train(resume=args.resume, data=args.data, json=args.json, settings=Settings.of(preset("tiny"))):
             raise ValueError(
-                f"resume={args.resume}: goes on with the settings and the store that the run was started with; leave "
-                "the other options out"
+                f"resume={args.resume}: goes on with the settings that the run was started with; leave all options but "
+                "--data and --json out"
             )
         run, config = args.resume, None
+        if args.data is not None:
+            announce(f"{run} is on the store {args.data} from now on")
     elif args.data is None or args.out is None:
         raise ValueError("train: which store and which new run? give --data DIR --out DIR, or --resume RUN")
     else:
@@ -79,9 +82,10 @@ def train_run(config: Config | None, data: Path | None, run: Path) -> None:
 
     with process_group(resolve_device((config or load_config(run)).device)):
         try:
-            if config is None or data is None:
-                resume(run)
+            if config is None:
+                resume(run, data=data)
             else:
+                assert data is not None
                 train(config, data, run)
         except NonFiniteLossError as error:
             raise ValueError(str(error)) from error

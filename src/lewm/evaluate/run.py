@@ -137,6 +137,11 @@ def open_run(
     path = loaded.data if data is None else Path(data)
     if path is None:
         raise ValueError(f"data: not given, and {run} does not say which it was trained on; give a store by --data")
+    if data is None and not path.is_dir():
+        raise ValueError(
+            f"data.path={path}: the store that {run} was trained on is not there; if it was moved, give its new place, "
+            "--data DIR"
+        )
     store, settings = Store(path), loaded.config
     if config is not None:
         settings = dataclasses.replace(settings, eval=config.eval, plan=config.plan, seed=config.seed)

@@ -111,7 +111,7 @@ def resume(run: str | Path, *, data: str | Path | None = None, progress: bool = 
     if data is None and not (config.data.path and Path(config.data.path).is_dir()):
         raise ValueError(
             f"data.path={config.data.path}: the store that {run} was started with is not there; if it was moved, give "
-            f"its new place: `lewm train --resume {run} --data DIR`"
+            "its new place, --data DIR"
         )
     store = Store(config.data.path if data is None else data)
     check_store(store, config)
