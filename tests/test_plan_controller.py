@@ -144,9 +144,10 @@ def test_imagined_follows_the_plan() -> None:
     start = np.full((B, 2), 10.0)
     actions = drive.act(picture(start))
     assert drive.last_plan is not None
-    assert drive.last_plan.actions.shape == (B, 4, 2)
-    np.testing.assert_array_equal(actions, drive.last_plan.actions[:, :1].repeat(1, 2, 1))
-    path = start[:, None] + 2 * drive.last_plan.actions.cumsum(1).numpy()
+    assert drive.last_plan.actions.shape == (B, 4, 4)
+    assert drive.last_plan.searched.shape == (B, 4, 2)
+    np.testing.assert_array_equal(actions, drive.last_plan.searched[:, :1].repeat(1, 2, 1))
+    path = start[:, None] + 2 * drive.last_plan.searched.cumsum(1).numpy()
     imagined = drive.imagined()
     assert imagined.shape == (B, 4, 1, 2)
     np.testing.assert_allclose(imagined[:, :, 0], path, rtol=1e-5)
@@ -269,7 +270,7 @@ def test_arrival_is_not_put_off_when_only_the_last_step_counts(planner: str) -> 
 
     nearest = torch.full((40,), torch.inf)
     for _ in range(10):
-        moves = space.to_env(space.expand(receding.plan(cost).actions[:, 0]))
+        moves = space.to_env(receding.plan(cost).actions[:, 0])
         position = position + moves.sum(1)
         nearest = torch.minimum(nearest, (position - goal).norm(dim=-1))
     assert (nearest < 2).float().mean() > 0.9

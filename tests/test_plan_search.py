@@ -8,14 +8,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from lewm.plan import ActionSpace, Categorical, Gaussian, Plan, cem, mppi, warm_start
-from lewm.plan.search import SMOOTHING, STD_FLOOR, WARM_UNIFORM, neutral
+from lewm.plan import ActionSpace, Categorical, Gaussian, Plan, SearchState, cem, mppi, warm_start
+from lewm.plan.cem import elite_weights
+from lewm.plan.search import SMOOTHING, STD_FLOOR, WARM_UNIFORM, begin, draw, finish, improve, neutral
 
 B, H = 3, 4
 CONTINUOUS = ActionSpace(
     kind="continuous", size=2, low=torch.tensor([-1.0, 0.0]), high=torch.tensor([1.0, 4.0])
 )  # centre (0, 2), half range (1, 2)
 DISCRETE = ActionSpace(kind="discrete", size=2, low=torch.zeros(2), high=torch.full((2,), 3.0), num_actions=4)
+CHANGES = ActionSpace(
+    kind="continuous",
+    size=2,
+    low=torch.full((2,), -0.1),
+    high=torch.full((2,), 0.1),
+    least=torch.full((2,), -1.0),
+    most=torch.full((2,), 1.0),
+    command=torch.zeros(B, 2),
+)
 Planner = Callable[..., Plan]
 CEM = partial(cem, candidates=64, elites=8)
 MPPI = partial(mppi, candidates=64, temperature=0.1)
@@ -24,6 +34,10 @@ both = pytest.mark.parametrize("planner", [CEM, MPPI], ids=["cem", "mppi"])
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def noise(space: ActionSpace, count: int) -> Tensor:
+    return draw(space, batch=B, horizon=H, candidates=count + 1, generator=seeded())
 
 
 def quadratic(optimum: Tensor) -> Callable[[Tensor], Tensor]:
@@ -182,18 +196,18 @@ def test_gaussian_samples_follow_mean_std_and_bounds() -> None:
     start = Gaussian.initial(CONTINUOUS, B, H)
     torch.testing.assert_close(start.mean[0, 0], torch.tensor([0.0, 2.0]))
     torch.testing.assert_close(start.std[0, 0], torch.tensor([1.0, 2.0]))
-    samples = start.sample(2000, CONTINUOUS, seeded())
+    samples = start.sample(noise(CONTINUOUS, 2000), CONTINUOUS)
     assert samples.shape == (B, 2000, H, 2)
     on_bound = ((samples == CONTINUOUS.low) | (samples == CONTINUOUS.high)).float().mean()
     assert abs(float(on_bound) - 0.3173) < 0.01  # beyond one standard deviation
-    narrow = Gaussian(start.mean + 0.25, start.std / 20).sample(2000, CONTINUOUS, seeded())
+    narrow = Gaussian(start.mean + 0.25, start.std / 20).sample(noise(CONTINUOUS, 2000), CONTINUOUS)
     torch.testing.assert_close(narrow.mean((0, 1, 2)), torch.tensor([0.25, 2.25]), atol=3e-3, rtol=0)
     torch.testing.assert_close(narrow.std((0, 1, 2)), torch.tensor([0.05, 0.1]), atol=0, rtol=0.05)
 
 
 def test_categorical_samples_follow_probabilities() -> None:
     probs = torch.tensor([[0.7, 0.2, 0.1, 0.0], [0.0, 0.0, 0.5, 0.5]]).expand(B, H, 2, 4)
-    samples = Categorical(probs).sample(3000, DISCRETE, seeded())
+    samples = Categorical(probs).sample(noise(DISCRETE, 3000), DISCRETE)
     assert samples.shape == (B, 3000, H, 2)
     for entry in range(2):
         share = torch.bincount(samples[..., entry].flatten(), minlength=4) / samples[..., entry].numel()
@@ -201,8 +215,56 @@ def test_categorical_samples_follow_probabilities() -> None:
     assert torch.equal(Categorical(probs).mode()[0, 0], torch.tensor([0, 2]))
 
 
+@pytest.mark.parametrize("space", [CONTINUOUS, DISCRETE, CHANGES], ids=["continuous", "discrete", "changes"])
+def test_an_iteration_is_one_graph_of_given_noise(space: ActionSpace) -> None:
+    """Traced without a break it gives the numbers that it gives eagerly, so it neither draws, waits nor raises."""
+
+    def iteration(state: SearchState, noise: Tensor) -> SearchState:
+        cost_fn = lambda actions: (actions.float() - 0.5).square().sum((-2, -1))  # noqa: E731
+        return improve(state, noise, cost_fn, lambda cost: elite_weights(cost, 4), space)
+
+    traced = torch.compile(iteration, backend="eager", fullgraph=True)
+    one = other = begin(neutral(space, B, H))
+    for k in range(3):
+        given = draw(space, batch=B, horizon=H, candidates=16, generator=seeded(k))
+        one, other = iteration(one, given), traced(other, given)
+        for a, b in zip((*one.distribution, *one[1:]), (*other.distribution, *other[1:]), strict=True):
+            assert torch.equal(a, b)
+    assert one.best_cost.isfinite().all()
+    assert one.usable.all()
+
+
+def test_iterations_by_hand_are_the_planner() -> None:
+    cost_fn = quadratic(torch.full((B, H, 2), 0.5))
+    plan = CEM(cost_fn, space=CONTINUOUS, batch=B, horizon=H, iterations=3, generator=seeded())
+    generator, state = seeded(), begin(neutral(CONTINUOUS, B, H))
+    for _ in range(3):
+        given = draw(CONTINUOUS, batch=B, horizon=H, candidates=64, generator=generator)
+        state = improve(state, given, cost_fn, lambda cost: elite_weights(cost, 8), CONTINUOUS)
+    by_hand = finish(state, cost_fn, CONTINUOUS)
+    assert torch.equal(by_hand.searched, plan.searched)
+    assert torch.equal(by_hand.cost, plan.cost)
+
+
+def test_actions_without_a_finite_cost_are_marked_and_not_raised() -> None:
+    def broken(actions: Tensor) -> Tensor:
+        cost = actions.sum((-2, -1))
+        return torch.where(torch.arange(B)[:, None] == 1, torch.nan, cost)
+
+    state = begin(neutral(CONTINUOUS, B, H))
+    state = improve(state, noise(CONTINUOUS, 15), broken, lambda cost: elite_weights(cost, 4), CONTINUOUS)
+    assert state.usable.tolist() == [True, False, True]
+    assert state.distribution.mode().isfinite().all()
+
+
+def test_discrete_actions_are_the_inverse_transform_of_given_numbers() -> None:
+    probs = torch.tensor([0.25, 0.0, 0.5, 0.25]).expand(B, H, 2, 4)
+    given = torch.tensor([0.0, 0.2499, 0.25, 0.7499, 0.75, 0.9999])[None, :, None, None].expand(B, 6, H, 2)
+    assert Categorical(probs).sample(given, DISCRETE)[0, :, 0, 0].tolist() == [0, 0, 2, 2, 3, 3]
+
+
 def test_gaussian_refit_against_numpy() -> None:
-    actions = Gaussian.initial(CONTINUOUS, B, H).sample(10, CONTINUOUS, seeded())
+    actions = Gaussian.initial(CONTINUOUS, B, H).sample(noise(CONTINUOUS, 10), CONTINUOUS)
     weights = torch.softmax(torch.randn(B, 10, generator=seeded(1)), dim=1)
     fitted = Gaussian.initial(CONTINUOUS, B, H).refit(actions, weights, CONTINUOUS)
     for b in range(B):
@@ -216,7 +278,7 @@ def test_gaussian_refit_against_numpy() -> None:
 
 
 def test_categorical_refit_against_numpy() -> None:
-    actions = Categorical.initial(DISCRETE, B, H).sample(10, DISCRETE, seeded())
+    actions = Categorical.initial(DISCRETE, B, H).sample(noise(DISCRETE, 10), DISCRETE)
     weights = torch.softmax(torch.randn(B, 10, generator=seeded(1)), dim=1)
     probs = Categorical.initial(DISCRETE, B, H).refit(actions, weights, DISCRETE).probs
     for b, h, entry in np.ndindex(B, H, 2):
@@ -228,7 +290,7 @@ def test_categorical_refit_against_numpy() -> None:
 def test_warm_start_resumes_the_plan_and_ends_at_the_centre() -> None:
     actions = torch.rand(B, H, 2, generator=seeded())
     narrow = Gaussian(torch.zeros(B, H, 2), torch.full((B, H, 2), 0.01))
-    start = warm_start(Plan(actions, torch.zeros(B), narrow), 3, CONTINUOUS)
+    start = warm_start(Plan(actions, actions, torch.zeros(B), narrow), 3, CONTINUOUS)
     assert isinstance(start, Gaussian)
     assert torch.equal(start.mean[:, :1], actions[:, 3:])
     assert torch.equal(start.mean[:, 1:], torch.tensor([0.0, 2.0]).expand(B, 3, 2))
@@ -237,7 +299,7 @@ def test_warm_start_resumes_the_plan_and_ends_at_the_centre() -> None:
 
 def test_discrete_warm_start_resumes_the_plan_and_ends_uniform() -> None:
     actions = torch.randint(0, 4, (B, H, 2), generator=seeded())
-    start = warm_start(Plan(actions, torch.zeros(B), Categorical.initial(DISCRETE, B, H)), 1, DISCRETE)
+    start = warm_start(Plan(actions, actions, torch.zeros(B), Categorical.initial(DISCRETE, B, H)), 1, DISCRETE)
     assert isinstance(start, Categorical)
     assert torch.equal(start.mode()[:, :-1], actions[:, 1:])
     expected = torch.full((B, H, 2, 4), WARM_UNIFORM / 4)

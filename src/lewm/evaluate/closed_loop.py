@@ -323,8 +323,8 @@ class _Planned:
         self._planner.keep(np.searchsorted(self._episodes, episodes))
         self._episodes = episodes
         space = self._planner.space
-        self._planner.plan(self._cost_at(states, episodes, space))
-        return space.to_env(self._planner.future[:, : self._execute]).flatten(1, 2).cpu().numpy()
+        plan = self._planner.plan(self._cost_at(states, episodes, space))
+        return space.to_env(plan.actions[:, : self._execute]).flatten(1, 2).cpu().numpy()
 
 
 def planner_alone(task: Task, starts: Starts, space: ActionSpace, plan: PlanConfig, *, seed: int) -> Policy:

@@ -90,13 +90,13 @@ def plan_once(
     assert plan is not None
 
     tokens = encode_frames(model.encode, frame, model.device)[:, None]  # (1, T=1, N, D)
-    past = controller.future[:, :0]  # none yet
+    past = plan.actions[:, :0]  # none yet
     end_cost = latent_cost_fn(model, tokens, past, target, space, replace(settings.plan, over="last"))
     results: dict[str, Any] = {
         "start": f"frame:{begin.episode}:{begin.index}",
         "goal": goal_report(goal, read),
-        "actions": space.to_env(controller.future).flatten(1, 2)[0].tolist(),
-        "cost": end_cost(plan.actions[:, None]).item(),
+        "actions": space.to_env(plan.actions).flatten(1, 2)[0].tolist(),
+        "cost": end_cost(plan.searched[:, None]).item(),
         "cost_now": goal_cost(model, tokens[:, None], target, settings.plan).item(),
         "cost_random": end_cost(random_plans(space, settings.plan.horizon, generator)).mean().item(),
         "planner": settings.plan.planner,

@@ -14,7 +14,7 @@ from lewm.plan.cost import (
 )
 from lewm.plan.goal import FrameGoal, Region, RegionGoal, StateGoal, parse_frame, parse_goal
 from lewm.plan.mppi import mppi
-from lewm.plan.search import Categorical, CostFn, Gaussian, Plan, warm_start
+from lewm.plan.search import Categorical, CostFn, Gaussian, Plan, SearchState, begin, draw, finish, improve, warm_start
 from lewm.plan.space import ActionSpace, action_space
 
 __all__ = [
@@ -29,11 +29,16 @@ __all__ = [
     "RecedingHorizon",
     "Region",
     "RegionGoal",
+    "SearchState",
     "StateGoal",
     "action_space",
+    "begin",
     "cem",
     "corrected_rollout",
+    "draw",
+    "finish",
     "goal_cost",
+    "improve",
     "latent_cost_fn",
     "mppi",
     "over_horizon",

@@ -42,18 +42,11 @@ class RecedingHorizon:
             raise ValueError(f"plan.execute={plan.execute}: must be 1 to plan.horizon={plan.horizon}; use 1")
         self._config, self._space, self._batch, self._generator = plan, space, batch, generator
         self.last_plan: Plan | None = None
-        self._future: Tensor | None = None
 
     @property
     def space(self) -> ActionSpace:
         """What is searched: where actions are positions, around the command that was carried out last."""
         return self._space
-
-    @property
-    def future(self) -> Tensor:
-        """Model actions of the last plan, (B, H, f*A) or (B, H, f)."""
-        assert self._future is not None
-        return self._future
 
     def reset(self, command: Tensor | None = None) -> None:
         """Forget the previous plan: the next one starts from the neutral distribution.
@@ -61,7 +54,7 @@ class RecedingHorizon:
         Args:
             command: where actions are positions, the present commands (B, A).
         """
-        self.last_plan = self._future = None
+        self.last_plan = None
         self._space = self._space.at(command)
 
     def keep(self, index: np.ndarray) -> None:
@@ -78,7 +71,7 @@ class RecedingHorizon:
         self._batch = len(index)
         if self.last_plan is not None:
             rows = torch.as_tensor(index, device=self._space.device)
-            self.last_plan, self._future = self.last_plan.rows(rows), self.future[rows]
+            self.last_plan = self.last_plan.rows(rows)
         if self._space.command is not None:
             self._space = self._space.at(self._space.command[torch.as_tensor(index, device=self._space.device)])
 
@@ -122,9 +115,8 @@ class RecedingHorizon:
                     generator=self._generator,
                     init=init,
                 )
-        self._future = space.expand(self.last_plan.actions)
         if space.relative:
-            rows = space.to_env(self._future[:, : config.execute])  # (B, execute, f, A)
+            rows = space.to_env(self.last_plan.actions[:, : config.execute])  # (B, execute, f, A)
             self._space = self._space.at(rows[:, -1, -1])
         return self.last_plan
 
@@ -160,11 +152,6 @@ class LatentController:
     def last_plan(self) -> Plan | None:
         """The plan of the last `act`; None before the first one of an episode."""
         return self._receding.last_plan
-
-    @property
-    def future(self) -> Tensor:
-        """Model actions of the last plan, (B, H, f*A) or (B, H, f)."""
-        return self._receding.future
 
     @property
     @torch.no_grad()
@@ -259,7 +246,7 @@ class LatentController:
         self._remember(frames if frames.ndim == 5 else frames[:, None])
         assert self._tokens is not None
         assert self._past is not None
-        self._receding.plan(
+        plan = self._receding.plan(
             latent_cost_fn(
                 self._model,
                 self._tokens,
@@ -271,10 +258,10 @@ class LatentController:
             ),
             space,
         )
-        self._expect()
-        env_actions = space.to_env(self._receding.future[:, : self._config.plan.execute])
+        done = plan.actions[:, : self._config.plan.execute]
+        self._expect(done)
         # Model steps and sub-actions become one time axis: (B, execute, f, A) or (B, execute, f).
-        return env_actions.flatten(1, 2).cpu().numpy()
+        return space.to_env(done).flatten(1, 2).cpu().numpy()
 
     @torch.no_grad()
     def imagined(self) -> Tensor:
@@ -285,7 +272,7 @@ class LatentController:
         """
         if self.last_plan is None or self._tokens is None or self._past is None:
             raise ValueError("last_plan=None: nothing was planned in this episode; call act(frames) first")
-        actions = torch.cat((self._past, self._receding.future), dim=1)
+        actions = torch.cat((self._past, self.last_plan.actions), dim=1)
         return corrected_rollout(self._model, self._tokens, actions, self._correction)
 
     def _remember(self, frames: np.ndarray) -> None:
@@ -304,7 +291,7 @@ class LatentController:
             shape = (self._batch, 0, self._receding.space.model_action_size)
             self._past = torch.zeros(shape, device=self._device, dtype=torch.int64 if discrete else torch.float32)
             return
-        done = self._receding.future[:, :execute]
+        done = self.last_plan.actions[:, :execute]
         self._tokens = torch.cat((self._tokens, tokens), dim=1)[:, -history:]
         past = torch.cat((self._past, done), dim=1)
         self._past = past[:, past.shape[1] - (self._tokens.shape[1] - 1) :]  # one action between two frames
@@ -318,8 +305,8 @@ class LatentController:
         gain = self._config.plan.correction
         return (CORRECTION if self._receding.space.relative else 0.0) if gain is None else gain
 
-    def _expect(self) -> None:
-        """Predict what the next frame will look like, to be compared with it when it is there.
+    def _expect(self, done: Tensor) -> None:
+        """Predict what the next frame will look like after actions (B, execute, f*A), to be compared with it.
 
         A robot that is told where to be comes to rest where the *predicted* frame looks like the goal: beside it, as
         far as the model is wrong there. That error hardly changes from one step to the next, so it can be taken off, as
@@ -329,10 +316,10 @@ class LatentController:
             return
         assert self._tokens is not None
         assert self._past is not None
-        done = torch.cat((self._past, self._receding.future[:, : self._config.plan.execute]), dim=1)
         if self._correction is None:
             self._correction = torch.zeros_like(self._tokens[:, -1])
-        self._expected = corrected_rollout(self._model, self._tokens, done, self._correction)[:, -1]
+        actions = torch.cat((self._past, done), dim=1)
+        self._expected = corrected_rollout(self._model, self._tokens, actions, self._correction)[:, -1]
 
     def _pictures(self, name: str, frames: Any, *, steps: bool = False) -> np.ndarray:
         """Take pictures in, (B, height, width, 3) uint8, or with `steps` also (B, m, height, width, 3)."""

@@ -1,14 +1,15 @@
-"""The loop that CEM and MPPI share: sample, score, refit (article, section 8).
+"""What CEM and MPPI share: one iteration that improves a plan, and the loop around it (article, section 8).
 
 The two planners differ only in how much weight a candidate has in the refit: `cem.elite_weights` and
-`mppi.path_integral_weights`. All B environments and all K candidates are one batch of one `cost_fn` call; the only
-Python loop is over iterations. Shapes never depend on values.
+`mppi.path_integral_weights`. An iteration, `improve`, is a function of tensors: its noise is given, its shapes never
+depend on values, and it neither waits for the device nor raises. So it runs the same eagerly, compiled and exported.
+All B environments and all K candidates are one batch of one `cost_fn` call.
 
 Letters: B environments, K candidates, H horizon, a searched entries per step, V discrete actions.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,8 +33,7 @@ WARM_UNIFORM = 0.5
 """Share of uniform probability in a warm start of discrete actions, as a Gaussian's warm start has its full spread."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Gaussian:
+class Gaussian(NamedTuple):
     """Diagonal Gaussian over continuous action sequences; samples are clamped to the bounds."""
 
     mean: Tensor
@@ -54,12 +54,10 @@ class Gaussian:
         """Give the most likely sequence, (B, H, a)."""
         return self.mean
 
-    def sample(self, count: int, space: ActionSpace, generator: torch.Generator) -> Tensor:
-        """Draw sequences, (B, count, H, a)."""
-        batch, horizon, size = self.mean.shape
-        noise = torch.randn((batch, count, horizon, size), generator=generator, device=self.mean.device)
+    def sample(self, noise: Tensor, space: ActionSpace) -> Tensor:
+        """Turn standard normal numbers (B, count, H, a) into sequences, (B, count, H, a)."""
         if space.relative:
-            noise = noise * torch.logspace(0, -FINEST, count, 2, device=noise.device)[:, None, None]
+            noise = noise * torch.logspace(0, -FINEST, noise.shape[1], 2, device=noise.device)[:, None, None]
         return (self.mean[:, None] + self.std[:, None] * noise).clamp(space.low, space.high)
 
     def refit(self, actions: Tensor, weights: Tensor, space: ActionSpace) -> "Gaussian":
@@ -77,8 +75,7 @@ class Gaussian:
         return cls(torch.cat((actions[:, steps:], fresh.mean[:, :steps]), dim=1), fresh.std)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Categorical:
+class Categorical(NamedTuple):
     """Independent categorical distributions over discrete action sequences."""
 
     probs: Tensor
@@ -94,12 +91,10 @@ class Categorical:
         """Give the most likely sequence, (B, H, a) int64."""
         return self.probs.argmax(-1)
 
-    def sample(self, count: int, space: ActionSpace, generator: torch.Generator) -> Tensor:
-        """Draw sequences, (B, count, H, a) int64."""
-        batch, horizon, size, num_actions = self.probs.shape
-        flat = self.probs.reshape(-1, num_actions)
-        drawn = torch.multinomial(flat, count, replacement=True, generator=generator)  # (B*H*a, count)
-        return drawn.reshape(batch, horizon, size, count).movedim(-1, 1)
+    def sample(self, noise: Tensor, space: ActionSpace) -> Tensor:
+        """Turn numbers (B, count, H, a) in [0, 1) into sequences, (B, count, H, a) int64, by inverse transform."""
+        below = self.probs.cumsum(-1)[:, None, ..., :-1]  # (B, 1, H, a, V-1); no number is beyond the last action
+        return (noise[..., None] >= below).sum(-1)
 
     def refit(self, actions: Tensor, weights: Tensor, space: ActionSpace) -> "Categorical":
         """Fit smoothed weighted frequencies to candidates (B, K, H, a) with weights (B, K)."""
@@ -116,12 +111,26 @@ class Categorical:
         return cls(torch.cat((probs, fresh[:, :steps]), dim=1))
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class SearchState(NamedTuple):
+    """How far a search has come."""
+
+    distribution: Gaussian | Categorical
+    """What the next candidates are drawn from."""
+    best: Tensor
+    """Cheapest candidate so far, (B, H, a)."""
+    best_cost: Tensor
+    """Its cost, (B,); infinite before the first iteration."""
+    usable: Tensor
+    """Whether every iteration had a candidate with a finite cost, (B,) bool."""
+
+
+class Plan(NamedTuple):
     """What a planner found."""
 
     actions: Tensor
-    """Searched actions of the chosen sequence, (B, H, a): float32 within the bounds, or int64."""
+    """Model actions of the chosen sequence, (B, H, f*A) float32 or (B, H, f) int64; `space.to_env` splits them."""
+    searched: Tensor
+    """The same as it was searched, (B, H, a): float32 within the bounds, or int64."""
     cost: Tensor
     """Its cost, (B,)."""
     distribution: Gaussian | Categorical
@@ -129,8 +138,8 @@ class Plan:
 
     def rows(self, index: Tensor) -> "Plan":
         """Give the plan of some environments, those with the numbers `index` (B',)."""
-        parts = {part.name: getattr(self.distribution, part.name)[index] for part in fields(self.distribution)}
-        return Plan(self.actions[index], self.cost[index], replace(self.distribution, **parts))
+        distribution = type(self.distribution)(*(part[index] for part in self.distribution))
+        return Plan(self.actions[index], self.searched[index], self.cost[index], distribution)
 
 
 def neutral(space: ActionSpace, batch: int, horizon: int) -> Gaussian | Categorical:
@@ -152,7 +161,68 @@ def warm_start(plan: Plan, steps: int, space: ActionSpace) -> Gaussian | Categor
     Returns:
         The plan's actions without the first `steps` steps, padded with as many neutral ones (centre, or uniform).
     """
-    return (Gaussian if space.kind == "continuous" else Categorical).resuming(plan.actions, steps, space)
+    return (Gaussian if space.kind == "continuous" else Categorical).resuming(plan.searched, steps, space)
+
+
+def draw(space: ActionSpace, *, batch: int, horizon: int, candidates: int, generator: torch.Generator) -> Tensor:
+    """Draw the noise of one iteration: (B, K-1, H, a) standard normal numbers or, for discrete actions, in [0, 1)."""
+    make = torch.randn if space.kind == "continuous" else torch.rand
+    return make((batch, candidates - 1, horizon, space.size), generator=generator, device=space.device)
+
+
+def begin(distribution: Gaussian | Categorical) -> SearchState:
+    """Start a search from a distribution."""
+    best = distribution.mode()
+    batch, device = len(best), best.device
+    infinite = torch.full((batch,), torch.inf, device=device)
+    return SearchState(distribution, best, infinite, torch.ones(batch, dtype=torch.bool, device=device))
+
+
+def improve(state: SearchState, noise: Tensor, cost_fn: CostFn, weight_fn: WeightFn, space: ActionSpace) -> SearchState:
+    """Sample, score and refit once.
+
+    The first candidate is always the current mean (the mode, if discrete), the other K - 1 are samples.
+
+    Args:
+        state: how far the search has come.
+        noise: what the samples are made of, as `draw` draws it.
+        cost_fn: costs (B, K) of actions (B, K, H, a). A cost that is not finite counts as +inf: such a candidate is
+            never chosen and has no part in the refit.
+        weight_fn: weight of every candidate in the refit.
+        space: what is searched.
+
+    Returns:
+        The state after the iteration.
+    """
+    distribution, best, best_cost, usable = state
+    actions = torch.cat((distribution.mode()[:, None], distribution.sample(noise, space)), dim=1)  # (B, K, H, a)
+    cost = _score(cost_fn, actions)  # (B, K)
+    refitted = distribution.refit(actions, weight_fn(cost), space)
+    lowest, index = cost.min(dim=1)
+    winner = torch.take_along_dim(actions, index[:, None, None, None], dim=1)[:, 0]  # (B, H, a)
+    best = torch.where((lowest < best_cost)[:, None, None], winner, best)
+    return SearchState(refitted, best, torch.minimum(lowest, best_cost), usable & lowest.isfinite())
+
+
+def finish(state: SearchState, cost_fn: CostFn, space: ActionSpace) -> Plan:
+    """Choose the plan: the cheaper of the last mean and the best candidate ever scored.
+
+    The mean averages out the luck of single samples but can fall between two good ways round an obstacle, or lag behind
+    after few iterations; a candidate cannot. On a tie the mean is taken. Where changes of a command are searched,
+    keeping the present command is scored beside the mean, and is the plan if nothing is cheaper.
+
+    Args:
+        state: how far the search has come.
+        cost_fn: as in `improve`; it is called once more, with K = 1, or K = 2 for changes of a command.
+        space: what is searched.
+    """
+    finals = state.distribution.mode()[:, None]  # (B, 1, H, a)
+    if space.relative:
+        finals = torch.cat((torch.zeros_like(finals), finals), dim=1)  # on a tie the command is kept
+    final_cost, index = _score(cost_fn, finals).min(dim=1)
+    final = torch.take_along_dim(finals, index[:, None, None, None], dim=1)[:, 0]
+    chosen = torch.where((final_cost <= state.best_cost)[:, None, None], final, state.best)
+    return Plan(space.expand(chosen), chosen, torch.minimum(final_cost, state.best_cost), state.distribution)
 
 
 def search(
@@ -167,19 +237,10 @@ def search(
     generator: torch.Generator,
     init: Gaussian | Categorical | None = None,
 ) -> Plan:
-    """Sample, score and refit `iterations` times.
-
-    The first candidate is always the current mean (the mode, if discrete), the other K - 1 are samples. The plan is
-    the cheaper of the final mean and the best candidate ever scored: the mean averages out the luck of single samples
-    but can fall between two good ways round an obstacle, or lag behind after few iterations; a candidate cannot. On a
-    tie the mean is taken. Scoring the final mean is one further `cost_fn` call, with K = 1.
-
-    Where changes of a command are searched, keeping the present command is scored beside the mean, and is the plan if
-    nothing is cheaper.
+    """Improve a plan `iterations` times.
 
     Args:
-        cost_fn: costs (B, K) of actions (B, K, H, a). A cost that is not finite counts as +inf: such a candidate is
-            never chosen and has no part in the refit.
+        cost_fn: costs (B, K) of actions (B, K, H, a); see `improve`.
         weight_fn: weight of every candidate in the refit.
         space: what is searched.
         batch: B, environments planned for at once.
@@ -200,32 +261,16 @@ def search(
         raise ValueError(f"candidates={candidates}: must be at least 2, the mean and a sample; use 64")
     if iterations < 1:
         raise ValueError(f"iterations={iterations}: must be at least 1; use 3")
-    if init is None:
-        init = neutral(space, batch, horizon)
-
-    distribution, best, best_cost = init, init.mode(), torch.full((batch,), torch.inf, device=space.device)
-    usable = torch.ones(batch, dtype=torch.bool, device=space.device)
+    state = begin(neutral(space, batch, horizon) if init is None else init)
     for _ in range(iterations):
-        samples = distribution.sample(candidates - 1, space, generator)
-        actions = torch.cat((distribution.mode()[:, None], samples), dim=1)  # (B, K, H, a)
-        cost = _score(cost_fn, actions)  # (B, K)
-        distribution = distribution.refit(actions, weight_fn(cost), space)
-        lowest, index = cost.min(dim=1)
-        winner = torch.take_along_dim(actions, index[:, None, None, None], dim=1)[:, 0]  # (B, H, a)
-        best = torch.where((lowest < best_cost)[:, None, None], winner, best)
-        best_cost = torch.minimum(lowest, best_cost)
-        usable = usable & lowest.isfinite()
-    finals = distribution.mode()[:, None]  # (B, 1, H, a)
-    if space.relative:
-        finals = torch.cat((torch.zeros_like(finals), finals), dim=1)  # on a tie the command is kept
-    final_cost, index = _score(cost_fn, finals).min(dim=1)
-    final = torch.take_along_dim(finals, index[:, None, None, None], dim=1)[:, 0]
-    # Looked at once, here, and not in the loop: every look waits for the device and would break a compiled graph.
-    if not bool(usable.all()):
-        failed = (~usable).nonzero().flatten().tolist()
+        noise = draw(space, batch=batch, horizon=horizon, candidates=candidates, generator=generator)
+        state = improve(state, noise, cost_fn, weight_fn, space)
+    plan = finish(state, cost_fn, space)
+    # Looked at once, here, and not in an iteration: every look waits for the device.
+    if not bool(state.usable.all()):
+        failed = (~state.usable).nonzero().flatten().tolist()
         raise ValueError(f"cost_fn: no candidate has a finite cost in environments {failed}; check model and goal")
-    chosen = torch.where((final_cost <= best_cost)[:, None, None], final, best)
-    return Plan(chosen, torch.minimum(final_cost, best_cost), distribution)
+    return plan
 
 
 def _score(cost_fn: CostFn, actions: Tensor) -> Tensor:
