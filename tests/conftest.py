@@ -2,7 +2,11 @@
 
 import os
 import shutil
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -21,6 +25,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in needing:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture
+def free_space(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Return a function that leaves so many bytes free on every disk."""
+    return lambda count: monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=1e15, free=count))
+
+
+@pytest.fixture
+def unwritable(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, int], None]:
+    """Return a function that lets files fail with an error number when they are to be made in a folder."""
+    make = tempfile.TemporaryFile
+
+    def fail_in(folder: Path, number: int) -> None:
+        def fail(*arguments: Any, dir: Path, **settings: Any) -> Any:
+            if Path(dir).resolve() == folder.resolve():
+                raise OSError(number, os.strerror(number))
+            return make(*arguments, dir=dir, **settings)
+
+        monkeypatch.setattr(tempfile, "TemporaryFile", fail)
+
+    return fail_in
 
 
 @pytest.fixture(scope="session")

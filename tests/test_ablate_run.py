@@ -192,3 +192,16 @@ def test_killed_command_and_two_at_once(tmp_path: Path) -> None:
     assert all(line["train"]["steps"] == 6 for line in lines)
     assert [line["train"]["resumed"] for line in lines if line["seed"] == 1] == [False] * 3
     assert list(runs.iterdir()) == []
+
+
+@pytest.mark.parametrize(("option", "path"), [("--out", "file/out.jsonl"), ("--work", "file"), ("--work", "file/work")])
+def test_what_cannot_be_written_is_refused_first(
+    tmp_path: Path, recorder: Recorder, capsys: pytest.CaptureFixture[str], option: str, path: str
+) -> None:
+    (tmp_path / "file").touch()
+    places = {"--out": tmp_path / "out.jsonl", "--work": tmp_path / "work", option: tmp_path / path}
+    assert main(["ablate", str(FIXTURE), *(str(part) for pair in places.items() for part in pair)]) == 1
+    told = f"error: {option[2:]}={tmp_path / path}: {tmp_path}/file is a file; give a path outside of it\n"
+    assert capsys.readouterr().err == told
+    assert not recorder.calls
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]

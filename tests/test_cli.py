@@ -5,6 +5,7 @@ Run as a script, this file writes the list of options anew: `python tests/test_c
 
 import contextlib
 import dataclasses
+import errno
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +241,97 @@ def test_failures_of_the_machine_are_one_line(
     monkeypatch.setattr(lewm.train, "train", fail(lewm.train.NonFiniteLossError("loss=nan: not finite at step 3")))
     train = ["train", "--data", str(folder / "store"), "--out", str(tmp_path / "run")]
     assert error_of(train, capsys) == "error: loss=nan: not finite at step 3"
+
+
+@pytest.mark.parametrize(
+    ("long_part", "argv"),
+    [
+        ("lewm.evaluate.run._run_model", "plan RUN --video FILE/plan.mp4"),
+        ("lewm.evaluate.run._run_model", "plan RUN --video RUN --goal region:x=0.1..0.9"),
+        ("lewm.evaluate.pretrained.collect", "plan --pretrained two-room --video FILE/plan.mp4"),
+        ("lewm.data.check.check_store", "train --data STORE --out FILE/run"),
+        ("lewm.data.check.check_store", "check STORE --repair --out FILE/store"),
+        ("lewm.data.check.check_store", "check STORE --repair --out STORE"),
+        ("lewm.data.importing.open_source", "import STORE --out FILE/store"),
+        ("lewm.envs.collect", "demo --out FILE/demo"),
+        ("lewm.ablate.tables.write_tables", "ablate TABLE --out NEW/out.jsonl --tables FILE/page.md"),
+        ("lewm.ablate.figures.write_figures", "ablate TABLE --out NEW/out.jsonl --figures FILE/figures"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_the_long_part(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    long_part: str,
+    argv: str,
+) -> None:
+    (tmp_path / "file").touch()
+    places = {"RUN": folder / "run", "STORE": folder / "store", "FILE": tmp_path / "file", "NEW": tmp_path / "new"}
+    places["TABLE"] = Path(__file__).with_name("ablation_fixture.py")
+    for name, path in places.items():
+        argv = argv.replace(name, str(path))
+    monkeypatch.setattr(long_part, lambda *_, **__: pytest.fail("the long part was begun"))
+    assert re.match("error: (video|out|tables|figures)=[^;]*: [^;]*; [^;]*$", error_of(argv.split(), capsys))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("name", ["eval.json", "eval.npz", "report.html", None])
+def test_eval_tries_its_files_first(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    unwritable: Callable[[Path, int], None],
+    name: str | None,
+) -> None:
+    run = Path(shutil.copytree(folder / "run", tmp_path / "run"))
+    told = "cannot be written (Read-only file system); see to the disk and the permissions, or give another place"
+    if name is None:
+        unwritable(run, errno.EROFS)
+    else:
+        (run / name).unlink(missing_ok=True)
+        (run / name).mkdir()
+        told = f"run={run / name}: is a folder; give a file"
+    monkeypatch.setattr("lewm.evaluate.run.evaluate_model", lambda *_, **__: pytest.fail("the evaluation was begun"))
+    assert told in error_of(["eval", str(run)], capsys)
+    if name in ("report.html", None):
+        assert told in error_of(["report", str(run)], capsys)
+
+
+def test_check_of_a_store_that_cannot_be_written_tells_what_it_finds(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], unwritable: Callable[[Path, int], None]
+) -> None:
+    store = Path(shutil.copytree(folder / "store", tmp_path / "store"))
+    assert main(["check", str(store)]) == 0
+    whole = capsys.readouterr().out
+    assert whole.endswith(f"; {store}/check.html\n")
+    (store / "check.html").unlink()
+    unwritable(store, errno.EROFS)
+    assert main(["check", str(store)]) == 0
+    out, err = capsys.readouterr()
+    assert out == whole.replace(f"; {store}/check.html", "")
+    (line,) = err.splitlines()
+    assert line.startswith(f"warning: store={store}/check.html: cannot be written (Read-only file system); ")
+    assert line.endswith("; the findings are told here alone")
+    assert main(["check", str(store), "--json"]) == 0
+    assert json_line(capsys)["findings"]
+    assert not (store / "check.html").exists()
+
+
+def test_check_asks_for_room_before_it_reads_the_store_whole(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    free_space: Callable[[float], None],
+) -> None:
+    free_space(1000)
+    monkeypatch.setattr("lewm.data.check.check_store", lambda *_, **__: pytest.fail("the check was begun"))
+    new = tmp_path / "new" / "store"
+    line = error_of(["check", str(folder / "store"), "--repair", "--out", str(new)], capsys)
+    assert line.startswith(f"error: out={new}: needs about ")
+    assert not list(tmp_path.iterdir())
 
 
 def test_collect_goes_on_and_says_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -339,3 +339,39 @@ def test_memory_is_bounded_by_a_frame_not_by_an_episode(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert int(done.stdout) < 400_000  # kB, for 740 MB of frames
     assert Store(tmp_path / "store").num_frames == length
+
+
+def test_a_disk_that_is_too_small_is_refused_first(
+    fake: Path, monkeypatch: pytest.MonkeyPatch, free_space: Callable[[float], None]
+) -> None:
+    frame = 8 * 8 * 3 + 2 * 4 + 4  # with its action and state
+    monkeypatch.setattr(FakeSource, "bad", (2,))
+    run(fake, "grown")
+    monkeypatch.setattr(FakeSource, "bad", ())
+    with monkeypatch.context() as patch:
+        patch.setattr(importing, "read_episode", lambda *_: pytest.fail("importing was begun"))
+        # An episode lies in a file of its own until it is stored: the longest is there twice.
+        for name, frames in (("new/store", 7 + 5 + 9 + 9), ("grown", 9 + 9)):
+            free_space(frames * frame - 1)
+            with pytest.raises(ValueError, match=r"^out=[^\n]*: needs about [^\n]*, or fewer --episodes$"):
+                run(fake, name)
+    assert sorted(path.name for path in fake.parent.iterdir()) == ["grown", "recording"]
+    free_space(2 * 9 * frame)
+    assert run(fake, "grown").store.num_episodes == 3
+
+
+def test_a_length_that_cannot_be_needs_no_disk(
+    fake: Path, monkeypatch: pytest.MonkeyPatch, free_space: Callable[[float], None]
+) -> None:
+    monkeypatch.setattr(FakeSource, "length", lambda _, index: 2**24 if index == 1 else LENGTHS[index])
+    free_space(1e6)
+    assert run(fake).store.num_episodes == 3
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_recording_is_opened(
+    fake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "open_source", lambda *_: pytest.fail("the recording was opened"))
+    (fake.parent / "file").touch()
+    with pytest.raises(ValueError, match=r"^out=[^\n]*: [^\n]*file is a file; give a path outside of it$"):
+        run(fake, "file/store")

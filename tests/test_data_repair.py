@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -170,3 +171,20 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, bad_store: Store, monkeypatc
         repair(bad_store, check(bad_store), tmp_path / "fixed")
     assert "\n" not in str(error.value)
     assert {entry.name for entry in tmp_path.iterdir()} == {"store"}
+
+
+def test_a_disk_that_is_too_small_is_refused_first(
+    tmp_path: Path, bad_store: Store, monkeypatch: pytest.MonkeyPatch, free_space: Callable[[float], None]
+) -> None:
+    result, frame = check(bad_store), bad_store.frames[0].nbytes + bad_store.actions[0].nbytes
+    assert bad_store.states is not None
+    needed = (bad_store.num_frames - 1) * (frame + bad_store.states[0].nbytes)  # one frame is left out
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreWriter, "append", lambda *_, **__: pytest.fail("the repair was begun"))
+        free_space(needed - 1)
+        with pytest.raises(ValueError, match=r"^out=[^\n]*fixed: needs about [^\n]*, or free some space$"):
+            repair(bad_store, result, tmp_path / "fixed")
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    (tmp_path / ".fixed.repair").mkdir()
+    (tmp_path / ".fixed.repair" / "frames.npy").write_bytes(b"\0")  # a killed repair's, which gives room
+    assert repair(bad_store, result, tmp_path / "fixed").num_frames == bad_store.num_frames - 1

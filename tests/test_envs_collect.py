@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -147,3 +148,33 @@ def test_progress_goes_to_the_error_stream(tmp_path: Path, capfd: pytest.Capture
     assert "frames/s" in err
     gather(tmp_path / "quiet")
     assert capfd.readouterr() == ("", "")
+
+
+FRAME = 16 * 16 * 3 + 2 * 4 + 2 * 4  # bytes of a frame, an action and a state
+"""Bytes that a frame of Two-Room takes in these stores."""
+
+
+def test_a_disk_that_is_too_small_is_refused_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free_space: Callable[[float], None]
+) -> None:
+    gather(tmp_path / "store", episodes=2)
+    before = (tmp_path / "store" / "frames.npy").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(collect_module, "_collect_episode", lambda *_: pytest.fail("collecting was begun"))
+        free_space(5 * 5 * FRAME - 1)
+        for name, episodes in (("new/store", 5), ("store", 7)):
+            with pytest.raises(ValueError, match=r"^out=[^\n]*: needs about 0\.1 MB and 0\.0 MB are free; [^\n]*$"):
+                gather(tmp_path / name, episodes=episodes)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    assert (tmp_path / "store" / "frames.npy").read_bytes() == before
+    free_space(5 * 5 * FRAME)
+    assert gather(tmp_path / "store", episodes=7).num_episodes == 7  # the first two are there
+
+
+def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect_module, "make_task", lambda *_: pytest.fail("a task was made"))
+    (tmp_path / "file").touch()
+    for name in ("file", "file/store"):
+        with pytest.raises(ValueError, match=r"^out=[^\n]*: [^\n]*file is a file; give a path outside of it$"):
+            gather(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

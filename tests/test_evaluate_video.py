@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from lewm.evaluate.panels import BAR, FOOT, GAP, SIDE, TONES, compose, enlarge
 from lewm.evaluate.recording import Recording
-from lewm.evaluate.video import HOLD, episode_pictures, write_video
+from lewm.evaluate.video import HOLD, check_video, episode_pictures, write_video
 
 FRAMES = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.full((5, 32, 32, 3), 40, np.uint8)
 GOAL = np.full((32, 32, 3), 250, np.uint8)
@@ -104,3 +105,16 @@ def test_a_video_that_fails_keeps_the_earlier_one(tmp_path: Path) -> None:
 def test_other_file_types_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"video=.*plan\.gif: must end in \.mp4"):
         write_video(tmp_path / "plan.gif", RECORDING, LIBRARY)
+
+
+def test_a_video_that_cannot_be_written_is_seen_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.mp4").mkdir()
+    check_video(tmp_path / "new" / "plan.mp4")
+    assert not (tmp_path / "new").exists()
+    for name, told in (("file/plan.mp4", "file is a file"), ("folder.mp4", "is a folder")):
+        with pytest.raises(ValueError, match=f"^video=.*{told}; give "):
+            check_video(tmp_path / name)
+    monkeypatch.setattr(av, "codecs_available", {"h264"})
+    with pytest.raises(ValueError, match=r"^video=.*plan\.mp4: this PyAV has no encoder libx264; pip install"):
+        check_video(tmp_path / "plan.mp4")

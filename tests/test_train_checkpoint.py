@@ -21,6 +21,7 @@ from lewm.train.checkpoint import (
     CONFIG,
     STATE,
     WEIGHTS,
+    check_room,
     load_config,
     load_run,
     load_state,
@@ -296,3 +297,17 @@ def test_saved_tensors_are_plain(tmp_path: Path) -> None:
     saved: dict[str, Tensor] = load_file(tmp_path / WEIGHTS)
     assert torch.equal(saved["encoder.patch.weight"], model.encoder.patch.weight)
     assert saved["encoder.patch.weight"].is_contiguous()
+
+
+def test_room_for_two_checkpoints_at_once(tmp_path: Path, free_space: Callable[[float], None]) -> None:
+    run, (model, _) = tmp_path / "run", make()
+    written(run)
+    state, weights = (run / STATE).stat().st_size, (run / WEIGHTS).stat().st_size
+    for folder, needed in ((tmp_path / "new", 2 * state + weights), (run, state)):  # what is there is counted off
+        free_space(1.5 * needed)
+        check_room(folder, model)
+        free_space(0.5 * needed)
+        told = one_line(lambda folder=folder: check_room(folder, model))
+        assert told.startswith(f"run={folder}: needs about ")
+        assert told.endswith("; give a folder on another disk, or free some space")
+    assert not (tmp_path / "new").exists()

@@ -769,3 +769,27 @@ def test_share_of_the_training_episodes() -> None:
     assert (len(half), len(eighth), len(training_part(episodes, DataConfig(train_share=0.001)))) == (20, 5, 1)
     assert set(eighth) < set(half) < set(episodes)  # more data is more of the same
     assert training_part(episodes, DataConfig(train_share=0.5, split_seed=1)).tolist() != half.tolist()
+
+
+def test_a_run_that_cannot_be_written_is_refused_first(
+    store: Path,
+    reference: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    free_space: Callable[[float], None],
+    unwritable: Callable[[Path, int], None],
+) -> None:
+    monkeypatch.setattr(loop, "train_step", lambda *_, **__: pytest.fail("training was begun"))
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"^run=[^\n]*: [^\n]*file is a file; give a path outside of it$"):
+        train(CONFIG_A, store, tmp_path / "file" / "run", progress=False)
+    interrupted = shutil.copytree(reference, tmp_path / "run")
+    unwritable(interrupted, errno.EROFS)
+    before = (interrupted / METRICS).read_bytes()
+    with pytest.raises(ValueError, match=r"^run=[^\n]*: cannot be written \(Read-only file system\); [^\n]*$"):
+        resume(interrupted, progress=False)
+    assert (interrupted / METRICS).read_bytes() == before
+    free_space(1000)
+    with pytest.raises(ValueError, match=r"^run=[^\n]*: needs about [^\n]* are free; [^\n]*$"):
+        train(CONFIG_A, store, tmp_path / "new" / "run", progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "run"]

@@ -1,14 +1,21 @@
-"""Atomic writes: a reader sees the old file or the new one, never a part. And what errors say of files, in a line."""
+"""Atomic writes: a reader sees the old file or the new one, never a part. And what errors say of files, in a line.
+
+What will be written after long work is tried before it: `check_file`, `check_folder` and `check_space`.
+"""
 
 import errno
+import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LONGEST_MESSAGE = 300
 """Characters of an error, at most: it is read in a terminal."""
 _LONGEST_WORD = 80  # in a line that is too long: enough for a path's beginning and its end
+_BLOCK = bytes(4096)  # written to try a disk: what is smaller may fit where nothing else does
 
 
 def shorten(text: object, most: int = LONGEST_MESSAGE) -> str:
@@ -55,7 +62,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         OSError: If the disk is full or the folder cannot be written; `path` is then as it was.
     """
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    temporary = _temporary(path)
     with plain_os_error(path, "the file is as it was"):
         try:
             yield temporary
@@ -64,6 +71,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.stem}.tmp{path.suffix}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -88,3 +99,75 @@ def plain_os_error(path: Path, kept: str) -> Iterator[None]:
             reason, remedy = "disk full", "free some space"
         text = shorten(f"{path}: {reason}; {kept}, {remedy} and run again to go on")
         raise OSError(error.errno, text) from error
+
+
+def check_file(path: Path, field: str) -> None:
+    """Try whether a file can be written, before the work whose result it will hold; nothing is left behind.
+
+    Args:
+        path: The file. It may be there, and its folder need not be.
+        field: What the user gives it by.
+
+    Raises:
+        ValueError: If it cannot be written.
+    """
+    if os.path.isdir(path):
+        raise ValueError(shorten(f"{field}={path}: is a folder; give a file"))
+    _try(path.parent, _temporary(path).name, f"{field}={path}")
+
+
+def check_folder(folder: Path, field: str) -> None:
+    """Try whether files can be written into a folder, which need not be there; see `check_file`.
+
+    Raises:
+        ValueError: If they cannot.
+    """
+    _try(folder, "", f"{field}={folder}")
+
+
+def check_space(folder: Path, needed: float, field: str, remedy: str) -> None:
+    """Check that the disk of a folder, which need not be there, has room for what will be written.
+
+    Args:
+        folder: Where it will be written.
+        needed: Bytes, without those that are there already.
+        field: What the user gives the folder by.
+        remedy: What the user can do where there is no other disk.
+
+    Raises:
+        ValueError: If there is less.
+    """
+    disk = shutil.disk_usage(_nearest(folder))
+    if disk.total and needed > disk.free:  # some network disks tell nothing
+        sizes = f"needs about {_size(needed, math.ceil)} and {_size(disk.free, math.floor)} are free"
+        raise ValueError(shorten(f"{field}={folder}: {sizes}; give a folder on another disk, or {remedy}"))
+
+
+def _try(folder: Path, name: str, given: str) -> None:
+    """Write something where a folder is or would be made, and try the names that are not there yet."""
+    place = _nearest(folder)
+    if not os.path.isdir(place):
+        raise ValueError(shorten(f"{given}: {place} is a file; give a path outside of it"))
+    try:
+        for part in (*folder.parts[len(place.parts) :], name):
+            with suppress(FileNotFoundError):
+                (place / part).lstat()  # a name may be too long
+        # Folders are not made: another process may be about to write into one that this one removes again.
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(_BLOCK)
+            file.flush()
+    except OSError as error:
+        reason = f"cannot be written ({os.strerror(error.errno or 0)})"
+        remedy = "see to the disk and the permissions, or give another place"
+        raise ValueError(shorten(f"{given}: {reason}; {remedy}")) from error
+
+
+def _nearest(path: Path) -> Path:
+    """Return a path, or the nearest of its parents that is there."""
+    return next((place for place in (path, *path.parents) if os.path.lexists(place)), Path())
+
+
+def _size(count: float, rounded: Callable[[float], int]) -> str:
+    """Return bytes as text, to a tenth of a unit."""
+    unit, name = (1e9, "GB") if count >= 1e9 else (1e6, "MB")
+    return f"{rounded(10 * count / unit) / 10:,} {name}"

@@ -20,6 +20,7 @@ from lewm.ablate.measure import CLAIMS, Work, do
 from lewm.ablate.results import Line, append, by_label, made_for, read
 from lewm.ablate.table import Job, Table
 from lewm.device import gpus
+from lewm.files import check_file, check_folder
 from lewm.processes import start_worker
 
 RETRY_SECONDS = 1.0  # between looks at whether another command has finished
@@ -68,12 +69,14 @@ def run_jobs(
         tell: Gets a line of text for each job.
 
     Raises:
-        ValueError: If the number of workers makes no sense.
+        ValueError: If the number of workers makes no sense, or the file or the folder cannot be written.
         RuntimeError: If a worker died, or there is no such cluster.
         OSError: If results cannot be written.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"jobs={workers}: must be at least 1; leave it out for one after another")
+    check_file(out, "out")
+    check_folder(work, "work")
     (work / CLAIMS).mkdir(parents=True, exist_ok=True)
     folder = work.resolve()  # a cluster's processes have other working folders
     ours = Work(folder=folder, out=None if ray else out, keep=keep, device=device, workers=1, progress=False)

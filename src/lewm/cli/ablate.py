@@ -109,6 +109,12 @@ def command(argv: list[str]) -> int:
 
 def _write_up(args: Ablate, table: "Table", jobs: Sequence["Job"]) -> list[Path]:
     """Write the tables and draw the figures that were asked for."""
+    from lewm.files import check_file, check_folder
+
+    if args.tables is not None:
+        check_file(args.tables, "tables")
+    if args.figures is not None:
+        check_folder(args.figures, "figures")
     written = []
     if args.tables is not None:
         from lewm.ablate.tables import write_tables

@@ -1,5 +1,6 @@
 """`lewm check`: what is wrong with a store."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,6 +14,8 @@ from lewm.config import DataConfig
 
 if TYPE_CHECKING:
     from lewm.data.check import CheckResult
+
+PAGE = "check.html"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,12 +56,23 @@ def command(argv: list[str]) -> int:
     from lewm.data import Store
     from lewm.data.check import check_store
     from lewm.data.control_mode import GIVEN
+    from lewm.data.repair import check_repair, repair
     from lewm.data.store import set_control_mode
+    from lewm.evaluate import check_figures, figures  # noqa: F401  without matplotlib, fail before the long part
     from lewm.evaluate.check_report import write_check_report
+    from lewm.files import check_file
 
+    store, page = Store(args.store), None
+    if args.out is not None:
+        check_repair(store, args.out, store.num_frames)
     if args.control_mode is not None:
         set_control_mode(args.store, args.control_mode, GIVEN)
-    store = Store(args.store)
+        store = Store(args.store)
+    try:
+        check_file(store.path / PAGE, "store")
+        page = store.path / PAGE
+    except ValueError as error:  # of a store that others share, say; what is found is worth telling all the same
+        print(f"warning: {error}; the findings are told here alone", file=sys.stderr)
 
     def check(store: Store, *, whole: bool) -> "CheckResult":
         result = check_store(
@@ -69,14 +83,14 @@ def command(argv: list[str]) -> int:
             split_seed=args.split_seed,
             whole=whole,
         )
-        write_check_report(store, result, store.path / "check.html")
+        if page is not None:
+            write_check_report(store, result, page)
         return result
 
     result = check(store, whole=args.whole or args.repair)
     if args.repair and args.out is not None:
-        from lewm.data.repair import repair
-
         store = repair(store, result, args.out)
+        page = store.path / PAGE
         result = check(store, whole=True)
 
     def show() -> None:
@@ -85,7 +99,7 @@ def command(argv: list[str]) -> int:
         if result.control_evidence:
             print(control(result.control_mode, result.control_evidence))
         counts = ", ".join(counted(result.count(severity), severity) for severity in ("error", "warning", "note"))
-        print(f"{content(store)}; {counts}; {store.path}/check.html")
+        print("; ".join((content(store), counts, *([] if page is None else [str(page)]))))
 
     print_result(args.json, {"store": str(store.path)} | result.as_json(), show)
     return 1 if result.count("error") else 0

@@ -38,8 +38,10 @@ class Demo:
 def command(argv: list[str]) -> None:
     args = parse("demo", Demo, argv)
     from lewm.envs import collect
-    from lewm.evaluate import evaluate_run, figures, plan_run, video  # noqa: F401  without an extra, fail early
+    from lewm.evaluate import evaluate_run, figures, plan_run  # noqa: F401  without an extra, fail early
     from lewm.evaluate.report import NAME, write_report
+    from lewm.evaluate.video import check_video
+    from lewm.files import check_folder
     from lewm.train.checkpoint import CONFIG, load_config
 
     run, store = args.out, args.out / "store"
@@ -55,6 +57,8 @@ def command(argv: list[str]) -> None:
     if (run / NAME).is_file() and results_file.is_file():
         announce(f"{run} holds a finished demo, shown again here; remove the folder to run it anew")
     else:
+        check_folder(run, "out")
+        check_video(run / "plan.mp4")
         announce(f"1 of 5: collect {DEMO_EPISODES} episodes of {DEMO_TASK} into {store}")
         collect(
             DEMO_TASK,

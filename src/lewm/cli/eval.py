@@ -23,8 +23,10 @@ def command(argv: list[str]) -> None:
         return _eval_pretrained(args, args.pretrained, config)
     run = args.run
     from lewm.evaluate import evaluate_run, figures  # noqa: F401  without matplotlib, fail before the long part
-    from lewm.evaluate.report import write_report
+    from lewm.evaluate.report import NAME, write_report
+    from lewm.files import check_file
 
+    check_file(run / NAME, "run")
     results = evaluate_run(run, data=args.data, device=args.device, config=config)
     report = write_report(run)
 

@@ -10,6 +10,7 @@ from typing import Any
 from lewm.cli.options import Folder, RunFolder, Settings, WithSettings, parse_settings
 from lewm.cli.show import announce, counted, print_result
 from lewm.config import Config, preset
+from lewm.files import check_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,7 @@ def command(argv: list[str]) -> None:
         raise ValueError("train: which store and which new run? give --data DIR --out DIR, or --resume RUN")
     else:
         run, config = args.out, args.settings.config()
+        check_folder(run, "out")
         _check_before_training(args.data, config)
     train_run(config, args.data, run)
     if os.environ.get("RANK", "0") != "0":

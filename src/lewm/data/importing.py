@@ -30,8 +30,8 @@ from lewm.data.source import (
     store_meta,
     thinned,
 )
-from lewm.data.store import Store, StoreWriter, set_control_mode
-from lewm.files import short_errors, shorten
+from lewm.data.store import Store, StoreWriter, frame_bytes, set_control_mode
+from lewm.files import check_folder, check_space, short_errors, shorten
 from lewm.processes import frame_counter, in_order, num_cores
 
 FORMATS: dict[str, str] = {
@@ -48,6 +48,7 @@ FORMATS: dict[str, str] = {
 _SCRATCH = ".import"
 _AHEAD_PER_WORKER = 2
 _LONGEST_PATH = 80  # of an error that says why as well
+_LONGEST = 100.0  # times the median length: a damaged table gives an episode millions of frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,8 @@ def import_recording(
         progress: show a bar with frames a second and the time left, on the error stream.
 
     Raises:
-        ValueError: nothing could be imported, or the store holds something else.
+        ValueError: nothing could be imported, or the store holds something else, or cannot be written, or the disk
+            has no room for the episodes that are missing.
         RuntimeError: a worker died; the episodes before are in the store.
         OSError: the store could not be written; the episodes before are in it.
     """
@@ -181,6 +183,7 @@ def import_episodes(
         raise ValueError(f"max_episodes={max_episodes}: must be at least 1; leave it out for all")
     if out.resolve() == path.resolve() or path.resolve() in out.resolve().parents:
         raise ValueError(f"out={out}: lies in the recording; give a folder outside of {path}")
+    check_folder(out, "out")
     source = open_source(path, options, format_)
     meta = store_meta(source, path, options)
     total = min(source.num_episodes, max_episodes or source.num_episodes)
@@ -193,9 +196,13 @@ def import_episodes(
             todo = left_to_import(Store(out), source, options, path, total)
         scratch = out / _SCRATCH
         shutil.rmtree(scratch, ignore_errors=True)  # a killed import's
+        lengths = [max(source.length(index), 0) // options.frame_skip for index in todo]
+        if lengths:
+            likely = np.minimum(lengths, _LONGEST * np.median(lengths))
+            needed = likely.sum() + likely.max()  # an episode is in a file of its own until it is stored
+            check_space(out, needed * frame_bytes(meta), "out", "fewer --episodes")
         scratch.mkdir()
         try:
-            lengths = [max(source.length(index), 0) // options.frame_skip for index in todo]
             with (
                 frame_counter(sum(lengths), f"importing {path.name}", show=progress) as count,
                 contextlib.closing(read_all(source, path, options, todo, scratch)) as episodes,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lewm.data.check import CheckResult
 from lewm.data.findings import Span
-from lewm.data.store import Store, StoreWriter
-from lewm.files import plain_os_error
+from lewm.data.store import Store, StoreWriter, frame_bytes
+from lewm.files import check_folder, check_space, plain_os_error
 
 
 def repair(store: Store, result: CheckResult, out: str | Path) -> Store:
@@ -26,17 +26,13 @@ def repair(store: Store, result: CheckResult, out: str | Path) -> Store:
         The new store.
 
     Raises:
-        ValueError: there is nothing to repair, or nothing would be left, or `out` is taken or lies in the store, or the
-            result is of another store.
+        ValueError: there is nothing to repair, or nothing would be left, or the result is of another store; or as
+            `check_repair`.
         OSError: the new store could not be written; there is no `out`.
     """
     out = Path(out).absolute()
     if (result.num_episodes, result.num_frames) != (store.num_episodes, store.num_frames):
         raise ValueError(f"{store.path}: has changed since it was checked; check it again")
-    if store.path.resolve() in (out.resolve(), *out.resolve().parents):
-        raise ValueError(f"out={out}: lies in the store itself; give another folder")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"out={out}: is there already; give a new folder")
     cuts = sorted({span for finding in result.findings if finding.repairable for span in finding.where})
     if not cuts:
         raise ValueError(f"{store.path}: nothing was found that leaving out frames repairs; use it as it is")
@@ -44,7 +40,8 @@ def repair(store: Store, result: CheckResult, out: str | Path) -> Store:
     if not parts:
         raise ValueError(f"{store.path}: no part of {result.clip_span} good frames is left; record or import it again")
     meta = dataclasses.replace(store.meta, source=f"{store.meta.source}, repaired")
-    temporary = out.with_name(f".{out.name}.repair")
+    temporary = _temporary(out)
+    check_repair(store, out, sum(part.stop - part.first for part in parts))
     with plain_os_error(out, "there is no such store yet"):
         shutil.rmtree(temporary, ignore_errors=True)  # a killed repair's
         try:
@@ -57,6 +54,30 @@ def repair(store: Store, result: CheckResult, out: str | Path) -> Store:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return Store(out)
+
+
+def check_repair(store: Store, out: Path, frames: int) -> None:
+    """Check that a repaired store can be written; best asked before the store is checked whole, with all its frames.
+
+    Args:
+        store: the store to repair.
+        out: folder of the new store.
+        frames: frames that the new store will have, at most.
+
+    Raises:
+        ValueError: `out` is taken, lies in the store or cannot be written, or the disk has no room for the frames.
+    """
+    if store.path.resolve() in (out.resolve(), *out.resolve().parents):
+        raise ValueError(f"out={out}: lies in the store itself; give another folder")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"out={out}: is there already; give a new folder")
+    check_folder(out.parent, "out")
+    left = sum(file.stat().st_size for file in _temporary(out).glob("*"))  # by a killed repair, to be removed
+    check_space(out, frames * frame_bytes(store.meta) - left, "out", "free some space")
+
+
+def _temporary(out: Path) -> Path:
+    return out.with_name(f".{out.name}.repair")
 
 
 def _parts(store: Store, cuts: list[Span], least: int) -> list[Span]:

@@ -483,6 +483,11 @@ def _layout(meta: StoreMeta) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
     return layout
 
 
+def frame_bytes(meta: StoreMeta) -> int:
+    """Return what a frame takes on disk, with its action and state."""
+    return sum(row_bytes(dtype, row) for dtype, row in _layout(meta).values())
+
+
 def _read_meta(path: Path) -> StoreMeta:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lewm.data.store import Store, StoreMeta, StoreWriter
+from lewm.data.store import Store, StoreMeta, StoreWriter, frame_bytes
 from lewm.envs.registry import make_task
 from lewm.envs.task import Task
+from lewm.files import check_folder, check_space
 from lewm.processes import frame_counter, in_order, num_cores
 
 _EPISODES_PER_WORKER = 8  # fewer are collected before another process has started
@@ -50,7 +51,8 @@ def collect(
         The store.
 
     Raises:
-        ValueError: A setting is out of range, or the store has another task, image size, episode length or seed.
+        ValueError: A setting is out of range, or the store has another task, image size, episode length or seed, or
+            cannot be written, or the disk has no room for the episodes that are missing.
         RuntimeError: A worker failed; the episodes before are in the store.
         OSError: The store could not be written; the episodes before are in it.
     """
@@ -59,6 +61,7 @@ def collect(
             raise ValueError(f"{name}={value}: must be at least {least}; give a larger number")
     if workers is not None and workers < 1:
         raise ValueError(f"workers={workers}: must be at least 1; leave it out for one a core")
+    check_folder(Path(out), "out")
     task = make_task(task_name, image_size)
     meta = StoreMeta(
         task=task_name,
@@ -73,6 +76,7 @@ def collect(
     )
     with StoreWriter(out, meta) as writer:
         todo = range(writer.num_episodes, episodes)
+        check_space(writer.path, len(todo) * episode_length * frame_bytes(meta), "out", "fewer --episodes")
         if workers is None:
             workers = min(num_cores(), len(todo) // _EPISODES_PER_WORKER)
         with (

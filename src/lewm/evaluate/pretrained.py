@@ -78,9 +78,9 @@ def plan_pretrained(
     """
     # Refused here, and not after minutes of collecting.
     if video is not None:
-        from lewm.evaluate.video import check_suffix
+        from lewm.evaluate.video import check_video
 
-        check_suffix(Path(video))
+        check_video(Path(video))
     if goal is not None and data is None:
         closed_loop_goal(goal, TASKS[pretrained_run(name).name].state_names)
     fit = goal is not None and not goal.startswith("frame:")  # a goal given by the state is read by a probe

@@ -21,7 +21,7 @@ from lewm.evaluate.panels import compose
 from lewm.evaluate.report_numbers import numbers_table
 from lewm.evaluate.run_files import RunFiles
 from lewm.evaluate.words import counted, number, outcome, percent
-from lewm.files import write_text
+from lewm.files import check_file, write_text
 
 NAME = "report.html"
 MOST_EXAMPLES = 6
@@ -62,12 +62,14 @@ def write_report(run: str | Path) -> Path:
         Path of the report.
 
     Raises:
-        ValueError: If there is no such folder, or the packages that draw the figures are not installed.
-        OSError: If the report cannot be written; an earlier one is kept.
+        ValueError: If there is no such folder, or the report cannot be written there, or the packages that draw the
+            figures are not installed.
+        OSError: If the disk is full; an earlier report is kept.
     """
     run = Path(run)
     if not run.is_dir():
         raise ValueError(f"run={run}: no such folder; give a run folder, as made by lewm train")
+    check_file(run / NAME, "run")
     try:
         from lewm.evaluate import figures  # matplotlib takes a second to import and is not installed everywhere
     except ModuleNotFoundError as error:

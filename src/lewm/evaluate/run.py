@@ -74,7 +74,7 @@ from lewm.evaluate.goal import StateGoalReader, aim, read_goal
 from lewm.evaluate.prediction import measure_prediction, nearest, prediction_clips, roll_out_clips
 from lewm.evaluate.probe import ProbeReport, ProbeSet, measure_probes
 from lewm.evaluate.recording import Recording, episode_places, record_episodes
-from lewm.files import atomic_path, write_text
+from lewm.files import atomic_path, check_file, write_text
 from lewm.model import FrameModel
 from lewm.objective.spectrum import spectrum_report
 from lewm.plan import ActionSpace, RegionGoal, StateGoal, action_space
@@ -206,9 +206,12 @@ def evaluate_run(
         The content of `eval.json`: numbers are finite or None, rates 0 to 1, lists follow `prediction.horizon`.
 
     Raises:
-        ValueError: If the run or the store is missing, broken, or they do not fit, or episodes are too short.
+        ValueError: If the run or the store is missing, broken, or they do not fit, or episodes are too short, or the
+            files cannot be written.
     """
     run = Path(run)
+    for name in ("eval.npz", "eval.json"):
+        check_file(run / name, "run")
     results, arrays = evaluate_model(open_run(run, data=data, device=device, config=config), progress=progress)
     with atomic_path(run / "eval.npz") as temporary:
         np.savez_compressed(temporary, **arrays)  # pyright: ignore[reportArgumentType]
@@ -290,7 +293,7 @@ def plan_run(
 
     Raises:
         ValueError: As `evaluate_run`; or the store's task is not a known one, the goal is none that the task can tell
-            success of, or the video is not an .mp4.
+            success of, or the video is not an .mp4 or cannot be written.
     """
     of = open_run(run, data=data, device=device, config=config)
     return plan_model(of, goal=goal, video=video, progress=progress)
@@ -306,10 +309,10 @@ def plan_model(
     """
     if video is not None:
         # needs the `report` extra, and nothing else here does
-        from lewm.evaluate.video import check_suffix, write_video
+        from lewm.evaluate.video import check_video, write_video
 
         video = Path(video)
-        check_suffix(video)  # before the long part
+        check_video(video)  # before the long part
     require_actions(of)
     task = of.task
     if task is None:

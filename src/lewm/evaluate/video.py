@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import av
 import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 from lewm.evaluate.panels import compose
 from lewm.evaluate.recording import Recording
 from lewm.evaluate.words import number, outcome
-from lewm.files import atomic_path
+from lewm.files import atomic_path, check_file
 
+ENCODER = "libx264"
 HOLD = 12  # frames that an episode's end stays
 
 
@@ -57,14 +59,17 @@ def episode_pictures(
         yield last
 
 
-def check_suffix(path: Path) -> None:
-    """Check the name of a video.
+def check_video(path: Path) -> None:
+    """Check that a video can be written, before the episodes that it will show are planned.
 
     Raises:
-        ValueError: If the file is not an .mp4.
+        ValueError: If the file is not an .mp4 or cannot be written, or there is no encoder.
     """
     if path.suffix != ".mp4":
         raise ValueError(f"video={path}: must end in .mp4; rename it")
+    if ENCODER not in av.codecs_available:
+        raise ValueError(f"video={path}: this PyAV has no encoder {ENCODER}; pip install --force-reinstall av")
+    check_file(path, "video")
 
 
 def write_video(
@@ -80,13 +85,13 @@ def write_video(
         fps: Frames a second.
 
     Raises:
-        ValueError: If the file is not an .mp4.
-        OSError: If it cannot be written; an earlier one is kept.
+        ValueError: If the file is not an .mp4 or cannot be written, or there is no encoder; an earlier one is kept.
+        OSError: If the disk is full; an earlier one is kept.
     """
-    check_suffix(path)
+    check_video(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary, iio.imopen(temporary, "w", plugin="pyav") as video:
-        video.init_video_stream("libx264", fps=fps)  # pyright: ignore[reportAttributeAccessIssue]
+        video.init_video_stream(ENCODER, fps=fps)  # pyright: ignore[reportAttributeAccessIssue]
         for i in range(len(recording.frames)):
             for picture in episode_pictures(recording, i, library, goal=goal):
                 video.write_frame(picture)  # pyright: ignore[reportAttributeAccessIssue]

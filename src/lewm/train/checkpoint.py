@@ -13,7 +13,7 @@ from lewm.config import ActionConfig, Config, from_json, to_json
 from lewm.data.action_range import action_range
 from lewm.data.store import Store, split_episodes
 from lewm.device import resolve_device
-from lewm.files import atomic_path, write_text
+from lewm.files import atomic_path, check_space, write_text
 from lewm.model import WorldModel
 
 # What makes two encoders interchangeable.
@@ -150,6 +150,19 @@ def save_state(run: Path, model: WorldModel, optimizer: torch.optim.Optimizer, s
     (run / STATE).parent.mkdir(exist_ok=True)
     _write(run / STATE, tensors, metadata={"step": str(step)})
     save_weights(run, model)
+
+
+def check_room(run: Path, model: WorldModel) -> None:
+    """Check that the disk has room for a run's checkpoints: an old one stays until the new one is there.
+
+    Raises:
+        ValueError: If it has not.
+    """
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values())
+    cost = set(model.steps_to_go.parameters())  # is fitted by an optimiser of its own, which is not kept
+    moments = 2 * sum(p.nbytes for p in model.parameters() if p.requires_grad and p not in cost)
+    there = sum(path.stat().st_size for name in (WEIGHTS, STATE) if (path := run / name).is_file())
+    check_space(run, 2 * (weights + moments) + weights - there, "run", "free some space")
 
 
 def load_state(run: Path, model: WorldModel, optimizer: torch.optim.Optimizer) -> int:

@@ -28,7 +28,7 @@ from lewm.data.store import Store, split_episodes
 from lewm.data.store_files import remove_empty
 from lewm.device import resolve_device
 from lewm.distributed import any_rank, rank, world_size
-from lewm.files import plain_os_error, shorten, write_text
+from lewm.files import check_folder, plain_os_error, shorten, write_text
 from lewm.model import WorldModel
 from lewm.model.mask import sample_context
 from lewm.objective import make_regulariser
@@ -43,6 +43,7 @@ from lewm.train.checkpoint import (
     REACHED,
     STATE,
     WEIGHTS,
+    check_room,
     load_config,
     load_encoder,
     load_state,
@@ -80,7 +81,8 @@ def train(config: Config, data: str | Path, run: str | Path, *, progress: bool =
     """Train a world model on a store into a new run folder.
 
     Raises:
-        ValueError: If the store and the settings do not fit, or the run folder is already in use.
+        ValueError: If the store and the settings do not fit, or the run folder is already in use or cannot be written,
+            or the disk has no room for its checkpoints.
         NonFiniteLossError: If the loss is no longer finite; what there was is then in the folder's `diverged`.
         KeyboardInterrupt: If Ctrl-C came; a checkpoint was saved, as it is when SIGTERM ends the process.
     """
@@ -181,6 +183,8 @@ def _take_steps(config: Config, store: Store, run: Path, *, progress: bool) -> N
     model = WorldModel(config)
     if train_cfg.encoder_from and not (run / STATE).is_file():  # a checkpoint has gone on from there
         load_encoder(model, Path(train_cfg.encoder_from))
+    if rank() == 0:
+        check_room(run, model)
     if rank() == 0 and not (run / CONFIG).exists():  # only now: settings that do not fit leave no folder behind
         save_config(run, config)
     if config.action.kind == "continuous":
@@ -343,6 +347,7 @@ def _locked(run: Path) -> Iterator[None]:
     if rank() != 0:
         yield
         return
+    check_folder(run, "run")
     made = [folder for folder in (run, *run.parents) if not folder.exists()]
     run.mkdir(parents=True, exist_ok=True)
     lock = FileLock(run / LOCK, timeout=0)
