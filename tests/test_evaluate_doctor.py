@@ -1,12 +1,13 @@
 """The verdict: one sentence for each way to fail, and for success."""
 
 import copy
+import re
 from typing import Any
 
 import pytest
 
 from lewm.evaluate.closed_loop import newcombe_interval, wilson_interval
-from lewm.evaluate.doctor import env_verdict, verdict
+from lewm.evaluate.doctor import env_verdict, planning_verdict, verdict
 
 GOOD: dict[str, Any] = {
     "spectrum": {"effective_rank": 12.0, "content_share": 0.5, "condition_number": 9.0, "feature_std": 1.0},
@@ -14,11 +15,12 @@ GOOD: dict[str, Any] = {
     "probe": {"r2": 0.97},
     "cost": {
         "rank_correlation": 0.81,
+        "split_episodes": 50,
         "planner_alone_success": 1.0,
         "planner_alone_ci95": [0.9, 1.0],
         "cost_alone_success": 0.9,
         "cost_alone_ci95": [0.8, 0.96],
-        "model_success": 0.7,
+        "model_success": 0.72,
     },
     "planning": {
         "planner": "cem",
@@ -29,10 +31,16 @@ GOOD: dict[str, Any] = {
         "random_ci95": [0.06, 0.24],
     },
 }
-FAILED = {"success_rate": 0.14, "ci95": [0.07, 0.26]}
+FAILED = {
+    "episodes": 800,
+    "success_rate": 0.14,
+    "ci95": list(wilson_interval(112, 800)),
+    "random_success_rate": 0.12,
+    "random_ci95": list(wilson_interval(96, 800)),
+}
 
 
-def judged(changes: dict[str, Any]) -> tuple[bool, str]:
+def judged(changes: dict[str, Any]) -> tuple[bool | None, str]:
     """Return the verdict on good results with some of them replaced, by dotted name."""
     results = copy.deepcopy(GOOD)
     for name, value in changes.items():
@@ -60,7 +68,8 @@ def test_moving_straight_stands_beside_the_model() -> None:
     beside = "a random policy 12% [6%, 24%], moving straight 60% [46%, 72%]"
     assert beside in judged(straight)[1]
     failed = {f"planning.{name}": value for name, value in FAILED.items()}
-    assert f"yet CEM reaches 14% [7%, 26%] of 50 goals, {beside}; " in judged(straight | failed)[1]
+    beside = "a random policy 12% [10%, 14%], moving straight 60% [46%, 72%]"
+    assert f"yet CEM reaches 14% [12%, 17%] of 800 goals, {beside}; " in judged(straight | failed)[1]
     region = {"planning.straight_success_rate": None, "planning.straight_ci95": None}
     assert "moving straight" not in judged(region)[1]
 
@@ -96,12 +105,12 @@ def test_a_small_content_share_is_no_failure_of_a_model_that_predicts() -> None:
     ("cost", "cause"),
     [
         (
-            {"planner_alone_success": 0.2, "planner_alone_ci95": [0.1, 0.3]},
-            "the planner fails: planner alone 20%; give it more candidates",
+            {"planner_alone_success": 0.1, "planner_alone_ci95": list(wilson_interval(10, 100))},
+            "the planner fails: planner alone 10%; give it more candidates",
         ),
         (
-            {"cost_alone_success": 0.2, "cost_alone_ci95": [0.1, 0.3]},
-            "the cost fails: planner alone 100%, cost alone 20%, rank correlation with steps to go 0.81.",
+            {"cost_alone_success": 0.1, "cost_alone_ci95": list(wilson_interval(10, 100))},
+            "the cost fails: planner alone 100%, cost alone 10%, rank correlation with steps to go 0.81.",
         ),
         ({}, "the model's rollouts fail: planner alone 100%, cost alone 90%, rank correlation"),
     ],
@@ -133,7 +142,7 @@ IMAGES: dict[str, Any] = {
 }
 
 
-def judged_images(**changes: Any) -> tuple[bool, str]:
+def judged_images(**changes: Any) -> tuple[bool | None, str]:
     return verdict({**IMAGES, "class_probe": {**IMAGES["class_probe"], **changes}})
 
 
@@ -144,15 +153,22 @@ def test_images_are_judged_by_their_classes() -> None:
         "The encoder learnt: a linear probe tells the class of 61% [56%, 66%] of 400 held-out images, with a random "
         "encoder 35% [30%, 40%], and the largest class is 22%."
     )
-    for changes in ({"random_ci95": [0.5, 0.57]}, {"largest_class": 0.56}):
+    for changes in (
+        {"random_accuracy": 0.53, "random_ci95": [0.48, 0.58]},
+        {"largest_class": 0.6, "ci95": [0.5, 0.72]},
+    ):
         learnt, sentence = judged_images(**changes)
-        assert not learnt
-        assert sentence.startswith("Nothing shows that the encoder learnt: ")
+        assert learnt is None
+        assert sentence.startswith("400 images are too few to tell whether the encoder learnt: ")
+        assert re.search(r"; about \d+ would tell, if rates stay so\.$", sentence)
+    learnt, sentence = judged_images(random_accuracy=0.61, random_ci95=[0.58, 0.64])
+    assert learnt is False
+    assert sentence.startswith("Nothing shows that the encoder learnt: ")
 
 
 def test_images_without_classes_are_not_judged() -> None:
     learnt, sentence = verdict({**IMAGES, "class_probe": None})
-    assert not learnt
+    assert learnt is None
     assert "cannot be told: its representation has not collapsed (effective rank 12.0)" in sentence
 
 
@@ -216,3 +232,106 @@ def test_a_controller_beside_a_random_policy(
     assert judged is better
     assert sentence.startswith(told)
     assert env_verdict(results | {"hold": 10})[1] == sentence.replace("reaches", "holds")
+
+
+def planned(ours: int, chance: int, count: int) -> dict[str, Any]:
+    """Return changes of the results: so many starts reached, and so many by a random policy."""
+    return {
+        "planning.episodes": count,
+        "planning.success_rate": ours / count,
+        "planning.ci95": list(wilson_interval(ours, count)),
+        "planning.random_success_rate": chance / count,
+        "planning.random_ci95": list(wilson_interval(chance, count)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("ours", "chance", "count", "learnt", "told"),
+    [
+        (3, 1, 5, None, "5 episodes are too few to tell whether the model plans: "),
+        (1, 1, 5, None, "5 episodes are too few to tell"),  # nor is a failure told
+        (0, 0, 5, None, "5 episodes are too few to tell"),
+        (1, 0, 1, None, "1 episode is too few to tell"),
+        (7, 6, 50, None, "50 episodes are too few to tell"),  # as much as 15 points more
+        (5, 0, 5, True, "The model learnt: "),
+        (6, 1, 10, None, "10 episodes are too few to tell"),  # the intervals overlap
+        (8, 1, 10, True, "The model learnt: "),
+        (60, 60, 400, False, "The model predicts but does not plan: "),
+        (10, 40, 50, False, "The model predicts but does not plan: "),
+    ],
+)
+def test_success_of_few_episodes_is_not_told(
+    ours: int, chance: int, count: int, learnt: bool | None, told: str
+) -> None:
+    changes = planned(ours, chance, count)
+    judged_so, sentence = judged(changes)
+    assert judged_so is learnt
+    assert sentence.startswith(told)
+    low, high = wilson_interval(ours, count)
+    assert f"CEM reaches {ours / count:.0%} [{low:.0%}, {high:.0%}] of {count} goals" in sentence
+    planning = GOOD["planning"] | {name.partition(".")[2]: value for name, value in changes.items()}
+    assert ("too few to tell" in planning_verdict(planning)) == (learnt is None)
+    better = env_verdict(planning | {"hold": 0, "distinct": count, "difference_ci95": [-1.0, 0.05]})
+    assert better[0] is learnt  # the same rule wherever a rate stands beside a random policy's
+
+
+@pytest.mark.parametrize(("ours", "chance", "count"), [(3, 1, 5), (1, 1, 5), (7, 6, 50), (24, 20, 40)])
+def test_as_many_episodes_as_are_named_would_tell(ours: int, chance: int, count: int) -> None:
+    enough = re.search(r"; about (\d+) would tell, if rates stay so\.$", judged(planned(ours, chance, count))[1])
+    assert enough is not None
+    more = int(enough[1])
+    assert more > count
+    assert judged(planned(round(ours / count * more), round(chance / count * more), more))[0] is not None
+    assert (
+        judged(planned(round(ours / count * more * 0.8), round(chance / count * more * 0.8), round(more * 0.8)))[0]
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("ratio", "interval", "count", "learnt", "told"),
+    [
+        (0.2, [0.1, 0.3], 5, True, "The model learnt to predict: one-step error is 0.20 [0.10, 0.30] of"),
+        (
+            0.8,
+            [0.6, 1.0],
+            5,
+            None,
+            "5 held-out episodes are too few to tell whether the model learnt: one-step error is",
+        ),
+        (0.95, [0.7, 1.2], 5, None, "5 held-out episodes are too few to tell"),
+        (1.3, [1.2, 1.4], 5, False, "The model learnt nothing: "),
+        (0.2, [None, None], 1, None, "1 held-out episode is too few to tell"),
+        (0.8, [0.4, 1.2], 3, None, "3 held-out episodes are too few to tell"),
+    ],
+)
+def test_errors_of_few_held_out_episodes_are_not_told(
+    ratio: float, interval: list[float | None], count: int, learnt: bool | None, told: str
+) -> None:
+    prediction = GOOD["prediction"] | {
+        "error_ratio": [ratio, 0.9], "error_ratio_ci95": [interval, interval], "episodes": count
+    }  # fmt: skip
+    judged_so, sentence = judged({"planning": None, "prediction": prediction})
+    assert judged_so is learnt
+    assert sentence.startswith(told)
+    if learnt is None:
+        remedy = "hold out more." if interval[0] is None else "would tell, if they are alike."
+        assert sentence.endswith(remedy)
+    if count < 4:
+        assert f"read with an R^2 of 0.97, of {count} held-out episode" in sentence
+        assert "readable" not in sentence
+    assert judged({"prediction": prediction})[0] is (learnt is not False)  # it plans, so it predicts
+
+
+def test_the_failing_part_is_not_named_from_few_episodes() -> None:
+    failed = {f"planning.{name}": value for name, value in FAILED.items()}
+    few = {
+        "cost.split_episodes": 5,
+        "cost.planner_alone_success": 0.4,
+        "cost.planner_alone_ci95": list(wilson_interval(2, 5)),
+    }
+    sentence = judged(failed | few)[1]
+    assert "5 episodes are too few to tell which part fails: planner alone 40%, cost alone 90%" in sentence
+    assert "fails:" not in sentence.replace("which part fails:", "")
+    rest = {"cost.split_episodes": 5, "cost.model_success": 0.6, "cost.cost_alone_success": 0.8}
+    assert judged(rest)[1].endswith("cost alone 80%; 5 episodes are too few to tell to what the rest is lost).")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lewm.config import Config, DataConfig, ModelConfig
 from lewm.data import Store, StoreMeta, StoreWriter
-from lewm.evaluate.prediction import measure_prediction, nearest, prediction_clips, score
+from lewm.evaluate.prediction import measure_prediction, nearest, prediction_clips, ratio_interval, score
 from lewm.model import WorldModel
 
 SKIP, LENGTH = 2, 12
@@ -164,3 +164,22 @@ def test_nearest_finds_the_closest_frame() -> None:
     library = torch.randn(20, 4, 3, generator=torch.Generator().manual_seed(0))
     rows = torch.tensor([3, 11, 7])
     assert nearest(library[rows] + 0.01, library, batch=2).tolist() == rows.tolist()
+
+
+def test_interval_of_the_ratio_is_of_episodes() -> None:
+    rng = np.random.default_rng(0)
+    held = []
+    for _ in range(400):
+        level = 0.5 + 0.1 * rng.normal(size=6)  # an episode each
+        episode = np.repeat(np.arange(6), 20)
+        rival = rng.uniform(0.9, 1.1, 120)
+        low, high = ratio_interval(level[episode] * rival, rival, episode)
+        held.append(low <= 0.5 <= high)
+    assert 0.91 < np.mean(held) < 0.98  # and not the few that clips, taken as independent, would give
+    half = np.array([0.4, 0.6, 0.4, 0.6])
+    low, high = ratio_interval(half, np.ones(4), np.arange(4))
+    assert (low, high) == pytest.approx((0.5 - 3.182 * 0.2 / 12**0.5, 0.5 + 3.182 * 0.2 / 12**0.5), abs=1e-3)
+    assert np.isnan(ratio_interval(half, np.ones(4), np.zeros(4, np.int64))).all()  # one episode tells nothing
+    low, high = ratio_interval(np.array([0.4, 0.6]), np.ones(2), np.arange(2))
+    assert (low, high) == pytest.approx((0.0, 0.5 + 1.2706), abs=1e-3)
+    assert np.isnan(ratio_interval(half, np.zeros(4), np.arange(4))).all()

@@ -477,8 +477,12 @@ def test_metrics_survive_a_killed_run(tmp_path: Path) -> None:
 def test_a_bad_verdict_is_told_apart(tmp_path: Path) -> None:
     good = Page(write_report(write_run(tmp_path / "good")))
     bad = Page(write_report(write_run(tmp_path / "bad", evaluation=EVALUATION | {"learnt": False})))
-    verdicts = [[p["class"] for p in page.all("p") if "verdict" in p.get("class", "")] for page in (good, bad)]
-    assert verdicts == [["verdict good"], ["verdict bad"]]
+    few = EVALUATION | {"learnt": None, "verdict": "5 episodes are too few to tell whether the model plans: so."}
+    unknown = Page(write_report(write_run(tmp_path / "open", evaluation=few)))
+    pages = (good, bad, unknown)
+    verdicts = [[p["class"] for p in page.all("p") if "verdict" in p.get("class", "")] for page in pages]
+    assert verdicts == [["verdict good"], ["verdict bad"], ["verdict open"]]
+    assert "5 episodes are too few to tell whether the model plans: so." in unknown.text["header"]
 
 
 def test_no_folder_is_an_error_of_one_line(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def command(argv: list[str]) -> None:
         return _plan_once(args, args.goal, config)
     assert args.run is not None
     from lewm.evaluate import plan_pretrained, plan_run
+    from lewm.evaluate.doctor import planning_verdict
 
     plan = partial(plan_run, args.run) if args.pretrained is None else partial(plan_pretrained, args.pretrained)
     planning = plan(data=args.data, device=args.device, config=config, goal=args.goal, video=args.video)
@@ -60,6 +61,7 @@ def command(argv: list[str]) -> None:
             rows += goal_rows(planning["goal"])
         title = f"{args.pretrained or args.run} in closed loop{f' to {args.goal}' if args.goal else ''}"
         print_table(title, HEADS, rows)
+        print(planning_verdict(planning))
         if args.video is not None:
             print(args.video)
 

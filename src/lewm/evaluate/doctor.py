@@ -1,7 +1,17 @@
 """What the numbers say together: whether the model learnt, and which part fails if it does not plan."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
+
+from lewm.evaluate.closed_loop import newcombe_interval
+from lewm.evaluate.telling import (
+    FEWEST_EPISODES,
+    episodes_to_tell,
+    episodes_to_tell_ratio,
+    policies_told_apart,
+    told_apart,
+)
 
 LEARNT_RATIO = 0.9
 """One-step error, as a share of the better trivial rival's, below which something was clearly learnt."""
@@ -11,13 +21,11 @@ COLLAPSED_STD = 1e-3
 """Standard deviation of features below which representations are as good as constant."""
 POSITION_ONLY = 0.1
 """Content share below which tokens tell little but their position, where prediction failed as well."""
-WORTHWHILE = 0.1
-"""Difference of two success rates below which one policy counts as no better than another."""
 READABLE = 0.5
 """R^2 from which the state counts as readable."""
 
 
-def verdict(results: Mapping[str, Any]) -> tuple[bool, str]:
+def verdict(results: Mapping[str, Any]) -> tuple[bool | None, str]:
     """Judge an evaluation.
 
     A model has learnt when its representation is not collapsed, its one-step error is clearly below that of the better
@@ -28,31 +36,46 @@ def verdict(results: Mapping[str, Any]) -> tuple[bool, str]:
         results: The content of `eval.json`; missing measurements are None.
 
     Returns:
-        Whether the model learnt, and one sentence that says why, with the numbers it rests on.
+        Whether the model learnt, None where too little was measured to tell, and one sentence that says why, with the
+        numbers it rests on.
     """
     failure = _representation_failure(results)
     if failure is None and results["prediction"] is None:
         return _judge_images(results)
-    failure = failure or _prediction_failure(results)
+    few = None if failure else _too_few_to_predict(results["prediction"])
+    failure = failure or (None if few else _prediction_failure(results))
     if failure is not None:
         return False, f"The model learnt nothing: {failure}."
-    ratio = results["prediction"]["error_ratio"][0]
-    good = f"one-step error is {ratio:.2f} of the better trivial rival's"
-    probe = results.get("probe")
-    if probe is not None and probe["r2"] is not None:
-        good += f" and the state is {'' if probe['r2'] >= READABLE else 'hardly '}readable (R^2 {probe['r2']:.2f})"
+    good = _prediction_numbers(results)
     planning = results.get("planning")
     if planning is None:
+        if few is not None:
+            return None, f"{few[0]} whether the model learnt: {good}; {few[1]}."
         return True, f"The model learnt to predict: {good}; it was not tried in closed loop, for want of a known task."
-    ours, chance = (
-        _rate(planning, *keys) for keys in (("success_rate", "ci95"), ("random_success_rate", "random_ci95"))
-    )
-    reached = f"{planning['planner'].upper()} reaches {ours} of {planning['episodes']} goals, a random policy {chance}"
-    if planning.get("straight_success_rate") is not None:  # to a region, no way is straight
-        reached += f", moving straight {_rate(planning, 'straight_success_rate', 'straight_ci95')}"
-    if planning["ci95"][0] > planning["random_ci95"][1]:
+    told = policies_told_apart(planning)
+    reached = _reached(planning)
+    if told == "better":  # also where the error alone tells too little
         return True, f"The model learnt: {good}, and {reached}{_weakest_part(results)}."
+    if few is not None:
+        return None, f"{few[0]} whether the model learnt: {good}, and {reached}; {few[1]}."
+    if told is None:
+        return None, (
+            f"{_few(planning['episodes'])} whether the model plans: {good}, and {reached}; {_more_episodes(planning)}."
+        )
     return False, f"The model predicts but does not plan: {good}, yet {reached}; {_planning_failure(results)}."
+
+
+def planning_verdict(planning: Mapping[str, Any]) -> str:
+    """Say in one sentence what success in closed loop tells of planning, beside a random policy's.
+
+    Args:
+        planning: The `planning` part of `eval.json`.
+    """
+    told, reached = policies_told_apart(planning), _reached(planning)
+    if told is None:
+        return f"{_few(planning['episodes'])}: {reached}; {_more_episodes(planning)}."
+    what = {"better": "plans", "worse": "does harm", "no better": "does no better than chance"}
+    return f"The model {what[told]}: {reached}."
 
 
 def env_verdict(results: Mapping[str, Any]) -> tuple[bool | None, str]:
@@ -67,27 +90,85 @@ def env_verdict(results: Mapping[str, Any]) -> tuple[bool | None, str]:
     ours, chance = (
         _rate(results, *keys) for keys in (("success_rate", "ci95"), ("random_success_rate", "random_ci95"))
     )
-    low, high = results["difference_ci95"]
     does = "holds" if results["hold"] else "reaches"
     numbers = f"it {does} {ours} of {results['episodes']} goals, a random policy {chance}"
     if results["distinct"] < results["episodes"]:  # the intervals are of independent episodes
         numbers += f"; of these, {results['distinct']} differ in start or goal, so the intervals are too narrow"
-    if low > 0:
+    told = policies_told_apart(results)
+    if told == "better":
         return True, f"The controller plans: {numbers}."
-    if high < 0:
+    if told == "worse":
         return False, f"The controller does harm: {numbers}."
-    if high < WORTHWHILE:
-        return False, f"The controller does no better than chance: {numbers}, at most {high:.0%} more."
-    count = results["episodes"]
-    few = f"{count} episodes are" if count > 1 else "1 episode is"
-    return None, f"{few} too few to tell: {numbers}; measure more, or easier goals."
+    if told == "no better":
+        most = results["difference_ci95"][1]
+        return False, f"The controller does no better than chance: {numbers}, at most {most:.0%} more."
+    return None, f"{_few(results['episodes'])}: {numbers}; {_more_episodes(results)}."
 
 
-def _judge_images(results: Mapping[str, Any]) -> tuple[bool, str]:
+def _reached(planning: Mapping[str, Any]) -> str:
+    """Return what was reached in closed loop, beside the rivals."""
+    ours, chance = (
+        _rate(planning, *keys) for keys in (("success_rate", "ci95"), ("random_success_rate", "random_ci95"))
+    )
+    reached = f"{planning['planner'].upper()} reaches {ours} of {planning['episodes']} goals, a random policy {chance}"
+    if planning.get("straight_success_rate") is not None:  # to a region, no way is straight
+        reached += f", moving straight {_rate(planning, 'straight_success_rate', 'straight_ci95')}"
+    return reached
+
+
+def _prediction_numbers(results: Mapping[str, Any]) -> str:
+    """Return what was measured of predictions and of the state that can be read."""
+    prediction = results["prediction"]
+    ratio, interval = prediction["error_ratio"][0], prediction.get("error_ratio_ci95", [None])[0]
+    among = "" if interval is None or None in interval else f" [{interval[0]:.2f}, {interval[1]:.2f}]"
+    good = f"one-step error is {ratio:.2f}{among} of the better trivial rival's"
+    probe = results.get("probe")
+    if probe is None or probe["r2"] is None:
+        return good
+    count = prediction.get("episodes", FEWEST_EPISODES)
+    if count < FEWEST_EPISODES:
+        return f"{good} and the state is read with an R^2 of {probe['r2']:.2f}, of {_counted(count)}"
+    return f"{good} and the state is {'' if probe['r2'] >= READABLE else 'hardly '}readable (R^2 {probe['r2']:.2f})"
+
+
+def _too_few_to_predict(prediction: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Say that an error is of too few episodes to tell on which side of `LEARNT_RATIO` it is, and what would tell."""
+    ratio, interval = prediction["error_ratio"][0], prediction.get("error_ratio_ci95", [None])[0]
+    if ratio is None or interval is None:  # no rival errs; or measured before there were intervals
+        return None
+    count = prediction["episodes"]
+    few = f"{_counted(count)} {'is' if count == 1 else 'are'} too few to tell"
+    if None in interval:
+        return few, "hold out more"
+    if (ratio < LEARNT_RATIO) == (interval[1 if ratio < LEARNT_RATIO else 0] < LEARNT_RATIO):
+        return None
+    enough = episodes_to_tell_ratio(ratio, interval, LEARNT_RATIO, count)
+    return few, "hold out more" if enough is None else f"about {enough} would tell, if they are alike"
+
+
+def _few(count: int) -> str:
+    return f"{count} episodes are too few to tell" if count > 1 else "1 episode is too few to tell"
+
+
+def _counted(count: int) -> str:
+    return f"{count} held-out episode{'' if count == 1 else 's'}"
+
+
+def _more_episodes(planning: Mapping[str, Any]) -> str:
+    return _would_tell(planning["success_rate"], planning["random_success_rate"], planning["episodes"])
+
+
+def _would_tell(rate: float, other: float, count: int) -> str:
+    """Say how many would tell two rates apart that were measured on so many."""
+    enough = episodes_to_tell(rate, other, count)
+    return "no number within reach would tell" if enough is None else f"about {enough} would tell, if rates stay so"
+
+
+def _judge_images(results: Mapping[str, Any]) -> tuple[bool | None, str]:
     """Judge a run on images, whose representation is not collapsed, by what a linear probe tells of their classes."""
     told, rank = results["class_probe"], results["spectrum"]["effective_rank"]
     if told is None:
-        return False, (
+        return None, (
             f"Whether the encoder learnt cannot be told: its representation has not collapsed (effective rank "
             f"{rank:.1f}), but the images have no classes."
         )
@@ -98,7 +179,15 @@ def _judge_images(results: Mapping[str, Any]) -> tuple[bool, str]:
     )
     if told["ci95"][0] > max(told["random_ci95"][1], told["largest_class"]):
         return True, f"The encoder learnt: {numbers}."
-    return False, f"Nothing shows that the encoder learnt: {numbers}; train longer, or measure on more images."
+    rival, interval = max(
+        (told["random_accuracy"], told["random_ci95"]), (told["largest_class"], [told["largest_class"]] * 2)
+    )
+    if told_apart(told["accuracy"], told["ci95"], rival, interval) in (None, "better"):
+        return None, (
+            f"{told['images']} images are too few to tell whether the encoder learnt: {numbers}; "
+            f"{_would_tell(told['accuracy'], rival, told['images'])}."
+        )
+    return False, f"Nothing shows that the encoder learnt: {numbers}; train longer."
 
 
 def _rate(numbers: Mapping[str, Any], rate: str, interval: str) -> str:
@@ -138,17 +227,22 @@ def _prediction_failure(results: Mapping[str, Any]) -> str | None:
 
 def _planning_failure(results: Mapping[str, Any]) -> str:
     """Name the first part that does not do better than chance: planner, then cost, then model."""
-    cost, chance = results["cost"], results["planning"]["random_ci95"][1]
+    cost, planning = results["cost"], results["planning"]
     if cost.get("planner_alone_success") is None:
         return "planner, cost and model were not told apart"
     alone, latent = f"planner alone {cost['planner_alone_success']:.0%}", f"cost alone {cost['cost_alone_success']:.0%}"
-    if cost["planner_alone_ci95"][0] <= chance:
+    chance = planning["random_success_rate"], planning["random_ci95"]
+    planner, known = (
+        told_apart(cost[f"{part}_success"], cost[f"{part}_ci95"], *chance) for part in ("planner_alone", "cost_alone")
+    )
+    if planner in ("worse", "no better"):
         return f"the planner fails: {alone}; give it more candidates, iterations or another horizon"
     correlation = cost["rank_correlation"]
     ordering = "" if correlation is None else f", rank correlation with steps to go {correlation:.2f}"
-    if cost["cost_alone_ci95"][0] <= chance:
-        return f"the cost fails: {alone}, {latent}{ordering}"
-    return f"the model's rollouts fail: {alone}, {latent}{ordering}"
+    if planner is None or known is None:
+        return f"{_few(cost['split_episodes'])} which part fails: {alone}, {latent}{ordering}"
+    part = "the model's rollouts fail" if known == "better" else "the cost fails"
+    return f"{part}: {alone}, {latent}{ordering}"
 
 
 def _weakest_part(results: Mapping[str, Any]) -> str:
@@ -159,5 +253,11 @@ def _weakest_part(results: Mapping[str, Any]) -> str:
     alone, latent, rate = (cost[f"{part}_success"] for part in ("planner_alone", "cost_alone", "model"))
     losses = {"the planner": 1.0 - alone, "the cost": alone - latent, "the model's rollouts": latent - rate}
     worst = max(losses, key=losses.__getitem__)
-    split = f"planner alone {alone:.0%}, cost alone {latent:.0%}"
-    return f" ({split}; most of the rest is lost to {worst})" if losses[worst] > 0.05 else f" ({split})"
+    split, count = f"planner alone {alone:.0%}, cost alone {latent:.0%}", cost["split_episodes"]
+    if losses[worst] <= 0.05:
+        return f" ({split})"
+    solved = [count, *(round(share * count) for share in (alone, latent, rate))]
+    before = dict(zip(losses, itertools.pairwise(solved), strict=True))[worst]
+    if newcombe_interval(before[0], count, before[1], count)[0] <= 0.0:
+        return f" ({split}; {_few(count)} to what the rest is lost)"
+    return f" ({split}; most of the rest is lost to {worst})"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 import torch
@@ -39,8 +40,12 @@ class PredictionReport:
     """Mean squared error of a rival that predicts each position's mean over the training set."""
     error_ratio: list[float]
     """`error` over that of the better rival; NaN when that rival does not err."""
+    error_ratio_ci95: list[tuple[float, float]]
+    """Its 95% interval, of episodes; NaN of a single one, whose clips are alike."""
     clips: int
     """Held-out clips that were measured."""
+    episodes: int
+    """Held-out episodes that the clips are from."""
 
 
 def score(predicted: Tensor, target: Tensor, present: Tensor, mean: Tensor) -> dict[str, Tensor]:
@@ -147,23 +152,73 @@ def measure_prediction(
         batch: Clips at a time.
     """
     history = model.config.model.history
-    sums: dict[str, list[float]] = {}
+    parts: dict[str, list[list[Tensor]]] = {}
     for i in range(0, len(index), batch):
         clips = sampler.clips(index[i : i + batch])
         predicted = roll_out_clips(model, clips.frames, clips.actions, history)
         present = model.target_encoder(torch.from_numpy(clips.frames[:, history - 1].copy()).to(model.device))
         for k, horizon in enumerate(horizons):
             frame = torch.from_numpy(clips.frames[:, history - 1 + horizon].copy()).to(model.device)
-            scores = score(predicted[:, horizon - 1], model.target_encoder(frame), present, mean)
-            for name, value in scores.items():
-                sums.setdefault(name, [0.0] * len(horizons))[k] += value.sum().item()
-    means = {name: [value / len(index) for value in values] for name, values in sums.items()}
+            of_clips = score(predicted[:, horizon - 1], model.target_encoder(frame), present, mean)
+            for name, value in of_clips.items():
+                parts.setdefault(name, [[] for _ in horizons])[k].append(value.double().cpu())
+    scores = {name: np.stack([torch.cat(part).numpy() for part in values]) for name, values in parts.items()}
+    means = {name: values.mean(1).tolist() for name, values in scores.items()}
     rivals = [min(pair) for pair in zip(means["copy_error"], means["mean_error"], strict=True)]
     ratio = [
         error / rival if rival > SMALLEST_ERROR else float("nan")
         for error, rival in zip(means["error"], rivals, strict=True)
     ]
-    return PredictionReport(horizon=list(horizons), error_ratio=ratio, clips=len(index), **means)
+    episode = np.searchsorted(sampler.store.episodes.start, index, side="right")
+    intervals = []
+    for k in range(len(horizons)):
+        rival = min(("copy_error", "mean_error"), key=lambda name: means[name][k])
+        intervals.append(ratio_interval(scores["error"][k], scores[rival][k], episode))
+    return PredictionReport(
+        horizon=list(horizons),
+        error_ratio=ratio,
+        error_ratio_ci95=intervals,
+        clips=len(index),
+        episodes=len(np.unique(episode)),
+        **means,
+    )
+
+
+def ratio_interval(
+    error: NDArray[np.float64], rival: NDArray[np.float64], episode: NDArray[np.int64]
+) -> tuple[float, float]:
+    """Return the 95% interval of sum(error) / sum(rival), by how the ratio varies from episode to episode.
+
+    Args:
+        error: Errors of the clips (M,).
+        rival: Those of the rival (M,).
+        episode: Which episode each clip is from (M,): clips of one are alike, so that it counts once.
+
+    Returns:
+        Both ends; NaN with a single episode, or where the rival does not err.
+    """
+    _, group = np.unique(episode, return_inverse=True)
+    count, total = int(group.max()) + 1, float(rival.sum())
+    if count < 2 or total <= SMALLEST_ERROR * len(rival):
+        return float("nan"), float("nan")
+    ratio = float(error.sum()) / total
+    rest = np.bincount(group, error - ratio * rival)
+    half = _student(count - 1) * float(np.sqrt(count / (count - 1) * (rest @ rest))) / total
+    return max(0.0, ratio - half), ratio + half
+
+
+def _student(freedom: int) -> float:
+    """Return the 97.5% quantile of Student's t, from 3 degrees on by its expansion around the normal one."""
+    if freedom < 3:
+        return (12.706, 4.303)[freedom - 1]
+    z = NormalDist().inv_cdf(0.975)
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
 
 
 def nearest(tokens: Tensor, library: Tensor, *, batch: int = BATCH) -> Tensor:

@@ -125,7 +125,8 @@ class _Page:
         )
         verdict = self.run.entry("verdict")
         if isinstance(verdict, str) and verdict:
-            kind = "good" if self.run.entry("learnt") is True else "bad"
+            learnt = self.run.entry("learnt")
+            kind = "good" if learnt is True else "open" if learnt is None else "bad"
             banner = f'<p class="verdict {kind}">{html.escape(verdict)}</p>'
         else:
             banner = missing(f"There is no verdict: {why_not_measured(self.run, 'verdict')}.")
