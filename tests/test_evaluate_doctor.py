@@ -10,6 +10,7 @@ from lewm.evaluate.closed_loop import newcombe_interval, wilson_interval
 from lewm.evaluate.doctor import env_verdict, planning_verdict, verdict
 
 GOOD: dict[str, Any] = {
+    "data": {"episodes": {"train": 90, "held_out": 10}},
     "spectrum": {"effective_rank": 12.0, "content_share": 0.5, "condition_number": 9.0, "feature_std": 1.0},
     "prediction": {"horizon": [1, 2], "error_ratio": [0.2, 0.4], "copy_error": [1.0, 1.5], "mean_error": [2.0, 2.0]},
     "probe": {"r2": 0.97},
@@ -311,7 +312,8 @@ def test_errors_of_few_held_out_episodes_are_not_told(
     prediction = GOOD["prediction"] | {
         "error_ratio": [ratio, 0.9], "error_ratio_ci95": [interval, interval], "episodes": count
     }  # fmt: skip
-    judged_so, sentence = judged({"planning": None, "prediction": prediction})
+    held_out = {"data.episodes.held_out": count}
+    judged_so, sentence = judged(held_out | {"planning": None, "prediction": prediction})
     assert judged_so is learnt
     assert sentence.startswith(told)
     if learnt is None:

@@ -125,7 +125,7 @@ def _prediction_numbers(results: Mapping[str, Any]) -> str:
     probe = results.get("probe")
     if probe is None or probe["r2"] is None:
         return good
-    count = prediction.get("episodes", FEWEST_EPISODES)
+    count = results["data"]["episodes"]["held_out"]
     if count < FEWEST_EPISODES:
         return f"{good} and the state is read with an R^2 of {probe['r2']:.2f}, of {_counted(count)}"
     return f"{good} and the state is {'' if probe['r2'] >= READABLE else 'hardly '}readable (R^2 {probe['r2']:.2f})"
