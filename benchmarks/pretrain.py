@@ -4,6 +4,9 @@
     python benchmarks/pretrain.py runs/pretrain/seed-0 two-room
     python benchmarks/push_t.py --keep runs/pretrain-push-t
     python benchmarks/pretrain.py runs/pretrain-push-t/run push-t
+    python benchmarks/arm.py --seeds 0
+    lewm eval runs/arm/seed-0
+    python benchmarks/pretrain.py runs/arm/seed-0 arm
 
 The folder gets the run's weights, its settings without the path of its data and with the planning that was measured,
 and `eval.json` as `metrics.json`.
