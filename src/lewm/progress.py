@@ -1,13 +1,16 @@
-"""Progress on the error stream: bars in a terminal, and a plain line now and then where there is none."""
+"""Progress on the error stream: bars in a terminal, words in a narrow one, a plain line now and then where none is."""
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, TaskID
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID
+from rich.table import Column
 from rich.text import Text
 
 EVERY = 30.0  # seconds between two lines
+ROOM = 80  # columns that a bar and its numbers need
 
 
 def progress_bars(*columns: ProgressColumn, show: bool) -> Progress:
@@ -19,8 +22,26 @@ def progress_bars(*columns: ProgressColumn, show: bool) -> Progress:
     """
     console = Console(stderr=True)
     if console.is_interactive or console.is_jupyter:
-        return Progress(*columns, console=console, disable=not show)
+        fitting = columns if console.width >= ROOM else (_Words(*columns),)
+        return Progress(*fitting, console=console, disable=not show)
     return _Lines(*columns, console=console, show=show)
+
+
+class _Words(ProgressColumn):
+    """All that columns say of a task but bars, folded where the terminal ends; columns side by side would be cut."""
+
+    def __init__(self, *columns: ProgressColumn) -> None:
+        super().__init__(table_column=Column(overflow="fold"))
+        self._columns = columns
+
+    def render(self, task: Task) -> Text:
+        return Text(_words(self._columns, task))
+
+
+def _words(columns: Iterable[ProgressColumn | str], task: Task) -> str:
+    shown = (column for column in columns if not isinstance(column, str | BarColumn))
+    words = [text.plain if isinstance(text := column(task), Text) else str(text) for column in shown]
+    return " ".join(word for word in words if word)
 
 
 class _Lines(Progress):
@@ -46,6 +67,4 @@ class _Lines(Progress):
         if task.finished:
             self._ended.add(task_id)
         self._last = time.monotonic()
-        columns = (column for column in self.columns if not isinstance(column, str | BarColumn))
-        words = [text.plain if isinstance(text := column(task), Text) else str(text) for column in columns]
-        print(" ".join(word for word in words if word), file=self.console.file, flush=True)
+        print(_words(self.columns, task), file=self.console.file, flush=True)

@@ -1,12 +1,16 @@
 """How results and progress are shown."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lewm.data import Store
+
+_ENDLESS = 10_000  # columns of a pipe or a file
+_NARROW = 18  # columns that names are folded to
 
 
 def print_result(as_json: bool, result: Mapping[str, Any], show: Callable[[], None]) -> None:
@@ -18,14 +22,36 @@ def print_result(as_json: bool, result: Mapping[str, Any], show: Callable[[], No
 
 
 def print_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    """Print rows whose first cell is a name and whose others are values, every one of them in full.
 
-    table = Table(*heads, title=escape(title), title_justify="left")
+    In a narrow terminal names are folded, and where even that leaves too little room, each row becomes lines. A pipe or
+    a file has no width, unless COLUMNS says one.
+    """
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    console = Console() if sys.stdout.isatty() or "COLUMNS" in os.environ else Console(width=_ENDLESS)
+    name, *values = heads
+    table = Table(Column(name, overflow="fold"), *(Column(head, no_wrap=True) for head in values))
     for row in rows:
-        table.add_row(*map(escape, row))  # names of the data may hold brackets
-    Console().print(table)
+        table.add_row(*map(Text, row))  # names of the data may hold brackets, which are no markup here
+    console.print(Text(title, style="italic"), soft_wrap=True)
+    names = [row[0] for row in (heads, *rows)]
+    longest_word = max(cell_len(word) for text in names for word in (text.split() or [""]))
+    needed = min(max(map(cell_len, names)), max(longest_word, _NARROW)) + sum(
+        max(map(cell_len, cells)) for cells in list(zip(heads, *rows, strict=True))[1:]
+    )
+    if needed + 3 * len(heads) + 1 <= console.width:  # and the frame
+        console.print(table)
+        return
+    for label, *cells in rows:
+        if label:  # else the row goes on with the one before
+            console.print(Text(label), soft_wrap=True)
+        for head, cell in zip(values, cells, strict=True):
+            if cell:
+                console.print(Text(f"  {head}: {cell}"), soft_wrap=True)
 
 
 def announce(stage: str) -> None:
