@@ -201,7 +201,7 @@ def test_what_cannot_be_written_is_refused_first(
     (tmp_path / "file").touch()
     places = {"--out": tmp_path / "out.jsonl", "--work": tmp_path / "work", option: tmp_path / path}
     assert main(["ablate", str(FIXTURE), *(str(part) for pair in places.items() for part in pair)]) == 1
-    told = f"error: {option[2:]}={tmp_path / path}: {tmp_path}/file is a file; give a path outside of it\n"
+    told = f"error: {option[2:]}={tmp_path / path}: {tmp_path}/file is no folder; give another path\n"
     assert capsys.readouterr().err == told
     assert not recorder.calls
     assert [file.name for file in tmp_path.iterdir()] == ["file"]

@@ -373,5 +373,5 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_recording_is_open
 ) -> None:
     monkeypatch.setattr(importing, "open_source", lambda *_: pytest.fail("the recording was opened"))
     (fake.parent / "file").touch()
-    with pytest.raises(ValueError, match=r"^out=[^\n]*: [^\n]*file is a file; give a path outside of it$"):
+    with pytest.raises(ValueError, match=r"^out=[^\n]*: [^\n]*file is no folder; give another path$"):
         run(fake, "file/store")

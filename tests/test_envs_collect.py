@@ -175,6 +175,6 @@ def test_a_folder_that_cannot_be_written_is_refused_first(tmp_path: Path, monkey
     monkeypatch.setattr(collect_module, "make_task", lambda *_: pytest.fail("a task was made"))
     (tmp_path / "file").touch()
     for name in ("file", "file/store"):
-        with pytest.raises(ValueError, match=r"^out=[^\n]*: [^\n]*file is a file; give a path outside of it$"):
+        with pytest.raises(ValueError, match=r"^out=[^\n]*: [^\n]*file is no folder; give another path$"):
             gather(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -112,7 +112,7 @@ def test_a_video_that_cannot_be_written_is_seen_early(tmp_path: Path, monkeypatc
     (tmp_path / "folder.mp4").mkdir()
     check_video(tmp_path / "new" / "plan.mp4")
     assert not (tmp_path / "new").exists()
-    for name, told in (("file/plan.mp4", "file is a file"), ("folder.mp4", "is a folder")):
+    for name, told in (("file/plan.mp4", "file is no folder"), ("folder.mp4", "is a folder")):
         with pytest.raises(ValueError, match=f"^video=.*{told}; give "):
             check_video(tmp_path / name)
     monkeypatch.setattr(av, "codecs_available", {"h264"})

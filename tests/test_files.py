@@ -115,9 +115,9 @@ def test_what_can_be_written_leaves_nothing(tmp_path: Path, monkeypatch: pytest.
     ("path", "as_file", "as_folder"),
     [
         ("folder", "is a folder; give a file", None),
-        ("file", None, "file is a file; give a path outside of it"),
-        ("file/a/b.txt", "file is a file; give a path outside of it", "file is a file; give a path outside of it"),
-        ("link/b.txt", "link is a file; give a path outside of it", "link is a file; give a path outside of it"),
+        ("file", None, "file is no folder; give another path"),
+        ("file/a/b.txt", "file is no folder; give another path", "file is no folder; give another path"),
+        ("link/b.txt", "link is no folder; give another path", "link is no folder; give another path"),
         ("new/" + 300 * "a" + "/b", "cannot be written (File name too long)", "cannot be written (File name too long)"),
         (253 * "a", "cannot be written (File name too long)", None),  # the temporary name is longer
     ],

@@ -781,7 +781,7 @@ def test_a_run_that_cannot_be_written_is_refused_first(
 ) -> None:
     monkeypatch.setattr(loop, "train_step", lambda *_, **__: pytest.fail("training was begun"))
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match=r"^run=[^\n]*: [^\n]*file is a file; give a path outside of it$"):
+    with pytest.raises(ValueError, match=r"^run=[^\n]*: [^\n]*file is no folder; give another path$"):
         train(CONFIG_A, store, tmp_path / "file" / "run", progress=False)
     interrupted = shutil.copytree(reference, tmp_path / "run")
     unwritable(interrupted, errno.EROFS)

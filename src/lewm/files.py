@@ -147,7 +147,7 @@ def _try(folder: Path, name: str, given: str) -> None:
     """Write something where a folder is or would be made, and try the names that are not there yet."""
     place = _nearest(folder)
     if not os.path.isdir(place):
-        raise ValueError(shorten(f"{given}: {place} is a file; give a path outside of it"))
+        raise ValueError(shorten(f"{given}: {place} is no folder; give another path"))
     try:
         for part in (*folder.parts[len(place.parts) :], name):
             with suppress(FileNotFoundError):
