@@ -253,7 +253,6 @@ def test_failures_of_the_machine_are_one_line(
         ("lewm.data.check.check_store", "check STORE --repair --out FILE/store"),
         ("lewm.data.check.check_store", "check STORE --repair --out STORE"),
         ("lewm.data.importing.open_source", "import STORE --out FILE/store"),
-        ("lewm.envs.collect", "demo --out FILE/demo"),
         ("lewm.ablate.tables.write_tables", "ablate TABLE --out NEW/out.jsonl --tables FILE/page.md"),
         ("lewm.ablate.figures.write_figures", "ablate TABLE --out NEW/out.jsonl --figures FILE/figures"),
     ],
@@ -273,6 +272,20 @@ def test_what_cannot_be_written_is_refused_before_the_long_part(
         argv = argv.replace(name, str(path))
     monkeypatch.setattr(long_part, lambda *_, **__: pytest.fail("the long part was begun"))
     assert re.match("error: (video|out|tables|figures)=[^;]*: [^;]*; [^;]*$", error_of(argv.split(), capsys))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_demo_tries_its_folder_and_its_video_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lewm.envs.collect", lambda *_, **__: pytest.fail("collecting was begun"))
+    (tmp_path / "file").touch()
+    below = tmp_path / "file" / "demo"
+    assert error_of(["demo", "--out", str(below)], capsys).startswith(
+        f"error: out={below}: {tmp_path}/file is no folder"
+    )
+    monkeypatch.setattr("av.codecs_available", set())
+    assert "has no encoder libx264" in error_of(["demo", "--out", str(tmp_path / "demo")], capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
