@@ -192,7 +192,7 @@ def test_wrong_values_are_one_line(tmp_path: Path, folder: Path, capsys: pytest.
     assert "no such folder" in error_of(["eval", new], capsys)
     assert "must end in .mp4" in error_of(["plan", run, "--video", "plan.gif"], capsys)
     assert "plan.elites=9" in error_of(["plan", run, "--plan.elites", "9"], capsys)
-    assert "did you mean y?" in error_of(["plan", run, "--goal", "state:z=1"], capsys)
+    assert "give some of x, y" in error_of(["plan", run, "--goal", "state:z=1"], capsys)
     assert "give all variables, or a region" in error_of(["plan", run, "--goal", "state:x=0.3"], capsys)
     assert "give --goal" in error_of(["plan", run, "--start", "frame:0:0"], capsys)
     assert "use 0 to 5" in error_of(["plan", run, "--start", "frame:6:0", "--goal", "frame:0:0"], capsys)

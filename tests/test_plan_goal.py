@@ -44,7 +44,7 @@ def test_goals_are_read(text: str, goal: object) -> None:
         ("state:x=0.3,0.5", r"'0\.5' has no name; write every part as name=value"),
         ("region:0.3..0.5", r"'0\.3\.\.0\.5' has no name; write every part as name=low\.\.high"),
         ("state:arm_angel=1", r"'arm_angel' is no state variable of the data; did you mean arm_angle\?"),
-        ("region:z=0..1", r"'z' is no state variable of the data; did you mean "),
+        ("region:z=0..1", r"'z' is no state variable of the data; give some of "),
         ("state:x=1,x=2", r"x comes twice; leave one out"),
         ("state:x=", r"'' is not a finite number"),
         ("state:x=near", r"'near' is not a finite number; write it as in 0\.3"),

@@ -4,15 +4,16 @@ The docstring under a field is also its help text on the command line. This modu
 """
 
 import dataclasses
-import difflib
 import functools
 import json
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+
+from lewm.names import did_you_mean
 
 SCHEMA_VERSION = 1
 ControlMode = Literal["unknown", "position", "displacement", "velocity"]
@@ -527,12 +528,6 @@ _LITERAL = Config(
 )
 
 PRESETS = {config.preset: config for config in (_TINY, _BASE, _PAPER, _LITERAL)}
-
-
-def did_you_mean(name: str, names: Iterable[str], otherwise: str, *, before: str = "") -> str:
-    """Return the remedy for an unknown name: the nearest of those that there are, or `otherwise` where none is near."""
-    near = difflib.get_close_matches(name, names, 1)
-    return f"did you mean {before}{near[0]}?" if near else otherwise
 
 
 def preset(name: str, settings: Mapping[str, Any] | None = None) -> Config:

@@ -1,7 +1,6 @@
 """A table of studies: which variants are trained on which tasks, and the jobs that follow from it."""
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import runpy
@@ -14,6 +13,7 @@ from typing import Any
 
 from lewm.config import LATER, ActionConfig, Config, EvalConfig, PlanConfig, flat, preset, with_settings
 from lewm.envs import TASKS
+from lewm.names import did_you_mean
 
 NAME = "TABLE"
 MOST_LISTED = 20
@@ -292,9 +292,8 @@ def _choose(field_: str, value: Any, there: Iterable[Any]) -> None:
     """Refuse a name that is not there."""
     names = [str(name) for name in there]
     if str(value) not in names:
-        near = difflib.get_close_matches(str(value), names, 1, 0.0)
         listed = ", ".join(names) if len(names) <= MOST_LISTED else f"{len(names)} names"
-        remedy = f"did you mean {near[0]}?" if near else "add it"
+        remedy = did_you_mean(str(value), names, "give one of them" if names else "add it")
         raise ValueError(f"{field_}={value}: must be one of {listed or 'none'}; {remedy}")
 
 

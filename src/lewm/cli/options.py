@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import io
+import os
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, Suppress
 
+from lewm.cli.usage import explain
 from lewm.config import ActionConfig, Config, DataConfig, EvalConfig, PlanConfig, preset
 from lewm.files import shorten
 
@@ -87,18 +90,46 @@ def parse(name: str, form: type[Form], argv: Sequence[str], default: Form | None
     """Parse the options of a command.
 
     Raises:
-        ValueError: If they are wrong and --json is among them; else the parser explains it and exits with status 2.
+        ValueError: If they are wrong and --json is among them.
+        SystemExit: With status 2 if they are wrong, after a line that says so; with 0 after a help text.
     """
-    cli = partial(tyro.cli, form, prog=f"lewm {name}", args=argv, **({} if default is None else {"default": default}))
-    if "--json" not in argv or "-h" in argv or "--help" in argv:
-        return cli()
+    cli = partial(tyro.cli, form, prog=f"lewm {name}", **({} if default is None else {"default": default}))
+    if "-h" in argv or "--help" in argv:
+        return cli(args=argv)
     explained = io.StringIO()
     try:
-        with contextlib.redirect_stderr(explained):
-            return cli()
-    except SystemExit:
-        text = re.sub("[─│╭╮╰╯]", " ", explained.getvalue())
-        raise ValueError(shorten(text)) from None
+        with contextlib.redirect_stderr(explained), _usual_width():
+            return cli(args=argv)
+    except SystemExit as stopped:
+        if not stopped.code:
+            raise
+    line = shorten(explain(name, argv, explained.getvalue(), options_of(cli)))
+    if "--json" in argv:
+        raise ValueError(line)
+    print(f"error: {line}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+def options_of(cli: Callable[..., object]) -> list[str]:
+    """Return the options that a command has, as its help lists them."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit), _usual_width():
+        cli(args=["--help"])
+    return re.findall(r"^[│| ]*(?:-h, )?(--[a-z][\w.-]*)", text.getvalue(), re.MULTILINE)
+
+
+@contextlib.contextmanager
+def _usual_width() -> Iterator[None]:
+    """Let the parser write for 110 columns: with few it breaks words, with many two texts stand side by side."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "110"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
 
 
 def parse_settings(name: str, form: type[WithSettingsT], argv: Sequence[str]) -> WithSettingsT:

@@ -1,12 +1,11 @@
 """The tasks by name."""
 
-import difflib
-
 from lewm.envs.arm import Arm
 from lewm.envs.push_t import PushT
 from lewm.envs.reacher import Reacher
 from lewm.envs.task import Task
 from lewm.envs.two_room import TwoRoom, TwoRoomDiscrete
+from lewm.names import did_you_mean
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (TwoRoom, TwoRoomDiscrete, PushT, Reacher, Arm)}
 
@@ -22,6 +21,6 @@ def make_task(name: str, image_size: int | None = None) -> Task:
         ValueError: If there is no such task, or the image size is out of range.
     """
     if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.0)[0]
-        raise ValueError(f"task={name}: must be one of {', '.join(TASKS)}; did you mean {near}?")
+        remedy = did_you_mean(name, TASKS, "give one of them")
+        raise ValueError(f"task={name}: must be one of {', '.join(TASKS)}; {remedy}")
     return TASKS[name](TASKS[name].default_image_size if image_size is None else image_size)

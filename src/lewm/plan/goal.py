@@ -1,6 +1,5 @@
 """Goals without a picture: a frame of the data, values of state variables, or ranges of them."""
 
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from lewm.data.listing import listed
+from lewm.names import did_you_mean
 
 FORMS = "state:x=0.3,y=0.5, region:x=0.2..0.4 or frame:EPISODE:INDEX"
 LARGEST = torch.finfo(torch.float32).max
@@ -90,8 +92,8 @@ def parse_goal(text: str, state_names: Sequence[str]) -> Goal:
     if kind == "frame" and colon:
         return parse_frame(text, "goal")
     if kind not in ("state", "region") or not colon:
-        near = difflib.get_close_matches(kind, ("state", "region", "frame"), 1)
-        remedy = f"did you mean {near[0]}:{rest}?" if near and colon else f"give {FORMS}"
+        kinds = ("state", "region", "frame") if colon else ()
+        remedy = did_you_mean(kind, kinds, f"give {FORMS}", after=f":{rest}")
         raise ValueError(f"goal={text}: is no state, region or frame; {remedy}")
     if not state_names:
         raise ValueError(f"goal={text}: the data has no states; give frame:EPISODE:INDEX, or data with states")
@@ -109,8 +111,8 @@ def parse_goal(text: str, state_names: Sequence[str]) -> Goal:
         if not equals:
             raise ValueError(f"goal={text}: {part.strip()!r} has no name; write every part as {_example(kind)}")
         if name not in state_names:
-            near = difflib.get_close_matches(name, state_names, 1, 0.0)[0]
-            raise ValueError(f"goal={text}: {name!r} is no state variable of the data; did you mean {near}?")
+            remedy = did_you_mean(name, state_names, f"give some of {listed(state_names)}")
+            raise ValueError(f"goal={text}: {name!r} is no state variable of the data; {remedy}")
         if name in given:
             raise ValueError(f"goal={text}: {name} comes twice; leave one out")
         given[name] = value

@@ -3,9 +3,9 @@
 `config.json`, `weights.safetensors`, and `metrics.json`, what was measured when it was made. Loading executes nothing.
 """
 
-import difflib
 from pathlib import Path
 
+from lewm.names import did_you_mean
 from lewm.train.checkpoint import CONFIG, LoadedRun, load_run
 
 FOLDER = Path(__file__).parent
@@ -24,10 +24,10 @@ def pretrained_run(name: str) -> Path:
     """
     names = pretrained_names()
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
-        if not near:
+        if not names:
             raise ValueError(f"pretrained={name}: no model comes with this package; train one with `lewm train`")
-        raise ValueError(f"pretrained={name}: must be one of {', '.join(names)}; did you mean {near[0]}?")
+        remedy = did_you_mean(name, names, "give one of them")
+        raise ValueError(f"pretrained={name}: must be one of {', '.join(names)}; {remedy}")
     return FOLDER / name
 
 

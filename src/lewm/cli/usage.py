@@ -1,0 +1,53 @@
+"""What is wrong with a command line, in one line: the parser explains it in a box of many."""
+
+import re
+from collections.abc import Sequence
+from itertools import dropwhile, takewhile
+
+from lewm.names import did_you_mean
+
+
+def explain(command: str, argv: Sequence[str], explained: str, options: Sequence[str]) -> str:
+    """Say what is wrong with a command line and what remedies it.
+
+    Args:
+        command: Name of the command.
+        argv: Its arguments.
+        explained: What the parser says.
+        options: The options that the command has.
+    """
+    see = f"see `lewm {command} --help`"
+    for argument in argv:
+        option = argument.partition("=")[0]
+        if option.startswith("--") and option.replace("_", "-") not in options:
+            return f"{option}: is not an option of lewm {command}; {did_you_mean(option, options, see)}"
+    lines = _inside(explained)
+    text = " ".join(" ".join(lines).split())
+    if found := re.match(r"Error parsing (\S+): .*(int\(\)|float).*: ('.*')", text):
+        option, kind, value = found.groups()
+        return f"{option}: {value} is not a {'whole ' if kind == 'int()' else ''}number; {see}"
+    if found := re.match(r"Missing value for argument '(.*?)'", text):
+        return f"{found[1]}: needs a value; {see}"
+    if found := re.match(r"Error parsing (\S+): no type matching", text):
+        return f"{found[1]}: the values given do not fit it; {see}"
+    if found := re.match(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of [({](.*)[)}]", text):
+        value, option, listed = found.groups()
+        choices = sorted(set(re.findall(r"'([^']*)'", listed)) - {"None"})
+        remedy = did_you_mean(value, choices, "give one of them")
+        return f"{option}={value}: must be one of {', '.join(choices)}; {remedy}"
+    if text.startswith("Missing from"):
+        names = [line.split()[0] for line in lines[1:] if re.match(r" {4}\S", line)]
+        return f"lewm {command}: needs {', '.join(names)}; {see}"
+    if found := re.match(r"Unrecognized options: (.*)", text):
+        return f"{found[1]}: stands where lewm {command} expects nothing; {see}"
+    return f"{text or 'wrong usage'}; {see}"
+
+
+def _inside(explained: str) -> list[str]:
+    """Return the lines of a box up to its first rule; without Unicode its frame is of spaces."""
+
+    def is_rule(line: str) -> bool:
+        return re.fullmatch("[─╯-]*", line) is not None
+
+    lines = [line[2:].rstrip(" │") for line in explained.splitlines()[1:]]  # below the title
+    return list(takewhile(lambda line: not is_rule(line), dropwhile(is_rule, lines)))
