@@ -1,7 +1,7 @@
 """The shipped recipe, `tiny`, step by step: its losses are those that were recorded.
 
-Run as a script, this file records them anew: `python tests/test_train_recipe.py`. With `--compare`, its exit status says
-whether they are bit for bit those recorded.
+Run as a script, this file records them anew: `python tests/test_train_recipe.py`. With `--compare`, its exit status
+says whether they are bit for bit those recorded.
 """
 
 import json
