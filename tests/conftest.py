@@ -2,8 +2,9 @@
 
 import os
 import shutil
+import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -77,3 +78,11 @@ def lerobot_v3(lerobot_sets: dict[tuple[str, str], Path], tmp_path: Path) -> Pat
 def lerobot_images(lerobot_sets: dict[tuple[str, str], Path], tmp_path: Path) -> Path:
     """A copy that a test may damage."""
     return Path(shutil.copytree(lerobot_sets["v3.0", "image"], tmp_path / "images"))
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C come through, also where the tests run in the background of a shell that ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

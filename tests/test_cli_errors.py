@@ -53,6 +53,7 @@ def error(argv: list[str], capsys: pytest.CaptureFixture[str], *, status: int = 
     return told["error"]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("as_json", [False, True])
 def test_ctrl_c_says_how_to_go_on(
     train: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], as_json: bool
@@ -70,6 +71,7 @@ def test_ctrl_c_says_how_to_go_on(
     assert json.loads(capsys.readouterr().out)["step"] == 6
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_resume_takes_a_store_from_its_new_place(
     train: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +99,7 @@ def test_errors_are_json_where_a_program_reads(tmp_path: Path, capsys: pytest.Ca
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_two_trainings_of_one_run(
     train: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

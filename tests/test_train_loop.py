@@ -224,6 +224,7 @@ def test_sigterm_then_resume(
     assert_same_run(run, request.getfixturevalue(whole))
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_saves_a_checkpoint(store: Path, reference: Path, tmp_path: Path, monkeypatch) -> None:
     run, before = tmp_path / "run", signal.getsignal(signal.SIGINT)
     with monkeypatch.context() as patch:
@@ -236,6 +237,7 @@ def test_ctrl_c_saves_a_checkpoint(store: Path, reference: Path, tmp_path: Path,
     assert_same_run(run, reference)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_second_ctrl_c_does_not_wait(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def twice() -> None:
         signal.raise_signal(signal.SIGINT)
@@ -245,6 +247,16 @@ def test_a_second_ctrl_c_does_not_wait(store: Path, tmp_path: Path, monkeypatch:
     with pytest.raises(KeyboardInterrupt):
         train(CONFIG_A, store, tmp_path / "run", progress=False)
     assert checkpoint_step(tmp_path / "run") == 0
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_program_that_ignores_ctrl_c_goes_on_doing_so(
+    store: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as nohup and a shell's background do
+    before_step(monkeypatch, 3, lambda: signal.raise_signal(signal.SIGINT))
+    train(CONFIG_A, store, tmp_path / "run", progress=False)
+    assert_same_run(tmp_path / "run", reference)
 
 
 def test_training_outside_of_the_main_thread(store: Path, reference: Path, tmp_path: Path) -> None:
