@@ -478,7 +478,7 @@ def test_plan_gives_actions_where_nothing_is_simulated(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     plan = ["plan", str(folder / "run"), "--data", str(robot)]
-    assert "give --goal to plan once from a frame of the data" in error_of(plan, capsys)
+    assert "give --goal to plan once from a frame" in error_of(plan, capsys)
     assert main([*plan, "--goal", "state:x=0.4", "--planner", "mppi", "--json"]) == 0
     result = json_line(capsys)
     assert np.array(result["actions"]).shape == (SMALL.plan.horizon * SMALL.data.frame_skip, 2)

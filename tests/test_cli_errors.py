@@ -84,7 +84,7 @@ def test_resume_takes_a_store_from_its_new_place(
     for command in (["eval", str(run)], ["plan", str(run)], ["plan", str(run), "--goal", "state:x=0.1,y=0.2"]):
         assert "is not there; if it was moved, give its new place, --data DIR" in error(command, capsys)
     assert main(["train", "--resume", str(run), "--data", str(new)]) == 0
-    assert f"{run} is on the store {new} from now on" in capsys.readouterr().err
+    assert f"{run} was moved from the store {tmp_path / 'store'} to {new}" in capsys.readouterr().err
     assert load_config(run).data.path == str(new)
     with_seed = ["train", "--resume", str(run), "--seed", "4"]
     assert "leave all options but --data and --json out" in error(with_seed, capsys)

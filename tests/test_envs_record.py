@@ -274,3 +274,9 @@ def test_bad_settings(tmp_path: Path, settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=f"^{next(iter(settings))}=[^\n]*: must be at least"):
         record(Counter(), tmp_path / "store", **{"episodes": 1, **settings})
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("action", [np.full((2, 3), np.nan), np.zeros(3)])
+def test_a_policy_that_is_wrong_is_told_at_once(action: np.ndarray, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^action=\[.*\]: must be finite and of the action space's size, 6; mend"):
+        record(Counter(), tmp_path / "store", episodes=1, policy=lambda observation: action, episode_length=5)

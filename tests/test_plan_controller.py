@@ -340,9 +340,16 @@ def test_positions_need_the_present_command() -> None:
     action = ActionConfig(kind="continuous", size=2, control_mode="position", max_change=(0.5, 0.5))
     config = dataclasses.replace(config, action=action)
     driver = LatentController(Servo(), config, action_space(config, device="cpu"), batch=1, generator=seeded())
-    driver.reset(picture(np.ones((1, 2))))
     with pytest.raises(ValueError, match="command=None: these actions are positions"):
-        driver.act(picture(np.zeros((1, 2))))
+        driver.reset(picture(np.ones((1, 2))))
+    with pytest.raises(ValueError, match=r"command=\[\[90\.0, 45\.0\]\]: is far beyond .* in the recording's own unit"):
+        driver.reset(picture(np.ones((1, 2))), command=[90.0, 45.0])
+    with pytest.raises(ValueError, match="command='a': must be numbers"):
+        driver.reset(picture(np.ones((1, 2))), command="a")
+    with pytest.raises(ValueError, match="model=object: is no world model"):
+        LatentController(object(), config, action_space(config, device="cpu"), batch=1, generator=seeded())  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="batch=0: must be at least 1"):
+        LatentController(Servo(), config, action_space(config, device="cpu"), batch=0, generator=seeded())
     with pytest.raises(ValueError, match=r"command=\[\[1\.0\]\]: must be finite numbers of shape \(1, 2\)"):
         driver.reset(picture(np.ones((1, 2))), command=[1.0])
     _, plain = controller(settings())
@@ -366,7 +373,7 @@ def test_reached_needs_a_look_and_a_cost() -> None:
     with pytest.raises(ValueError, match="no frame was looked at"):
         _ = driver.reached
     driver.act(picture(np.zeros((B, 2))))
-    with pytest.raises(ValueError, match="reached_below=None: is not known of this run"):
+    with pytest.raises(ValueError, match="reached_below=None: training had too few held-out frames"):
         _ = driver.reached
     _, driver = controller(settings(cost="tokens", reached_below=0.5))
     driver.reset(picture(np.array([[0.0, 0.0], [1.5, 0.0], [0.5, 0.5]])))

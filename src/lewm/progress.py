@@ -10,6 +10,7 @@ from rich.table import Column
 from rich.text import Text
 
 EVERY = 30.0  # seconds between two lines
+_SPEED_OVER = 600.0  # seconds: some steps take a minute each
 ROOM = 80  # columns that a bar and its numbers need
 
 
@@ -23,7 +24,7 @@ def progress_bars(*columns: ProgressColumn, show: bool) -> Progress:
     console = Console(stderr=True)
     if console.is_interactive or console.is_jupyter:
         fitting = columns if console.width >= ROOM else (_Words(*columns),)
-        return Progress(*fitting, console=console, disable=not show)
+        return Progress(*fitting, console=console, disable=not show, speed_estimate_period=_SPEED_OVER)
     return _Lines(*columns, console=console, show=show)
 
 
@@ -48,7 +49,7 @@ class _Lines(Progress):
     """Print a task in a line instead of drawing it again and again."""
 
     def __init__(self, *columns: ProgressColumn, console: Console, show: bool) -> None:
-        super().__init__(*columns, console=console, disable=True)  # of drawing
+        super().__init__(*columns, console=console, disable=True, speed_estimate_period=_SPEED_OVER)  # of drawing
         self._show, self._last, self._ended = show, time.monotonic(), set[TaskID]()
 
     def update(self, task_id: TaskID, **fields: Any) -> None:

@@ -82,7 +82,6 @@ def _prepare_process() -> None:
 
 
 _GOES_ON = "the same command goes on with what is not done yet"
-_RESUMES = "a run goes on from its last checkpoint: `lewm train --resume RUN`"
 _NOTHING = "nothing was written; give the same command again"
 # What each command is for; the module whose `command` does it, where a number that it returns is the exit status; and
 # what Ctrl-C leaves.
@@ -90,7 +89,7 @@ COMMANDS = {
     "collect": ("episodes of a task into a store", "lewm.cli.collect", _GOES_ON),
     "import": ("a recording of a robot, or images, into a store", "lewm.cli.importing", _GOES_ON),
     "check": ("a store for what would spoil training; writes check.html", "lewm.cli.check", _NOTHING),
-    "train": ("a world model on a store; resumes", "lewm.cli.train", _RESUMES),
+    "train": ("a world model on a store; resumes", "lewm.cli.train", _NOTHING),
     "eval": (
         "everything that can be measured, beside trivial rivals; writes eval.json and report.html",
         "lewm.cli.eval",

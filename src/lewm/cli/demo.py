@@ -48,7 +48,9 @@ def command(argv: list[str]) -> None:
     config = dataclasses.replace(preset(DEMO_PRESET), seed=args.seed, eval=DEMO_EVAL)
     if (run / CONFIG).is_file():
         old = load_config(run)
-        if dataclasses.replace(old, action=config.action, data=dataclasses.replace(old.data, path="")) != config:
+        filled_in = {"action": config.action, "data": dataclasses.replace(old.data, path="")}
+        filled_in["plan"] = dataclasses.replace(old.plan, reached_below=config.plan.reached_below)
+        if dataclasses.replace(old, **filled_in) != config:
             raise ValueError(
                 f"out={run}: holds a run with other settings (seed {old.seed}, preset {old.preset}); remove the folder "
                 "or give another --out"

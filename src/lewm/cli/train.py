@@ -31,24 +31,40 @@ class Train(WithSettings):
 
 def command(argv: list[str]) -> None:
     args = parse_settings("train", Train, argv)
+    from lewm.train.checkpoint import CONFIG, load_config
+
     if args.resume is not None:
         if args != Train(resume=args.resume, data=args.data, json=args.json, settings=Settings.of(preset("tiny"))):
             raise ValueError(
                 f"resume={args.resume}: goes on with the settings that the run was started with; leave all options but "
-                "--data and --json out"
+                "--data and --json out, and train a new run for others, or for more steps"
             )
         run, config = args.resume, None
-        if args.data is not None:
-            announce(f"{run} is on the store {args.data} from now on")
     elif args.data is None or args.out is None:
         raise ValueError("train: which store and which new run? give --data DIR --out DIR, or --resume RUN")
     else:
         run, config = args.out, args.settings.config()
         check_folder(run, "out")
         _check_before_training(args.data, config)
-    train_run(config, args.data, run)
+    before = None if config is not None else load_config(run).data.path
+    try:
+        train_run(config, args.data, run)
+    except KeyboardInterrupt as stopped:
+        there = (run / CONFIG).is_file()
+        on = f"go on with `lewm train --resume {run}`" if there else "nothing was written; give the same command again"
+        raise KeyboardInterrupt(str(stopped) or f"stopped; {on}") from None
+    finally:
+        if before is not None and (now := load_config(run).data.path) != before:
+            announce(f"{run} was moved from the store {before} to {now}")
     if os.environ.get("RANK", "0") != "0":
         return  # under `torchrun`, the first process speaks for all
+    trained = load_config(run)
+    if trained.action.kind != "none" and trained.plan.reached_below is None:
+        print(
+            "warning: too few pairs of held-out frames show one goal, so that `controller.reached` has no threshold; "
+            "train on more episodes, or set plan.reached_below",
+            file=sys.stderr,
+        )
     summary: dict[str, Any] = {"run": str(run)} | _last_metrics(run)
     print_result(
         args.json, summary, lambda: print(f"{run}: {counted(summary['step'], 'step')}, loss {summary['loss']:.4f}")

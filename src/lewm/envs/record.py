@@ -103,6 +103,11 @@ class Recorder(gymnasium.Wrapper):
         if self.writer.meta.state_names:
             state = np.array(self._observation, dtype=np.float32)
         kept = np.array(action, dtype=self._action_type).reshape(-1)  # copies: environments use their arrays again
+        size = 1 if self.writer.meta.action_kind == "discrete" else self.writer.meta.action_size
+        if len(kept) != size or not np.isfinite(kept).all():
+            raise ValueError(
+                f"action={kept.tolist()}: must be finite and of the action space's size, {size}; mend the policy"
+            )
         self._observation, reward, terminated, truncated, info = self.env.step(action)
         self._frames.append(frame)
         self._actions.append(kept)

@@ -91,7 +91,8 @@ def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) ->
     rate = successes / trials
     centre = (rate + z * z / (2 * trials)) / (1 + z * z / trials)
     half = z / (1 + z * z / trials) * sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # where the bound is exact, rounding would leave 1e-18 of it
+    return 0.0 if successes == 0 else centre - half, 1.0 if successes == trials else centre + half
 
 
 def newcombe_interval(

@@ -29,6 +29,7 @@ from lewm.evaluate.goal import frame_index
 from lewm.evaluate.open_loop import data_space
 from lewm.evaluate.run import Evaluation, open_run, require_actions, show_progress
 from lewm.plan import LatentController, parse_frame
+from lewm.pretrained import pretrained_names
 
 EPISODES = 50
 
@@ -120,6 +121,8 @@ def evaluate_env(
     Raises:
         ValueError: the run, the store, the environment, the goals or `success` do not fit.
     """
+    if str(run) in pretrained_names() and not Path(run).exists():
+        raise ValueError(f"run={run}: no such folder; `lewm eval --pretrained {run}` measures the model of that name")
     of = open_run(run, data=data, device=device, config=config)
     require_actions(of)
     of = replace(of, config=replace(of.config, seed=of.config.seed if seed is None else seed))

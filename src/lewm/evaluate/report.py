@@ -69,6 +69,8 @@ def write_report(run: str | Path) -> Path:
     run = Path(run)
     if not run.is_dir():
         raise ValueError(f"run={run}: no such folder; give a run folder, as made by lewm train")
+    if (run / "meta.json").is_file() and not (run / "config.json").is_file():
+        raise ValueError(f"run={run}: is a store, and no run; `lewm check {run}` writes its page")
     check_file(run / NAME, "run")
     try:
         from lewm.evaluate import figures  # matplotlib takes a second to import and is not installed everywhere

@@ -251,7 +251,7 @@ def evaluate_model(of: Evaluation, *, progress: bool = True) -> tuple[dict[str, 
             with stage("planning", decisions(of.config)) as tick:
                 results["planning"], episodes, success = _measure_planning(of, of.task, starts, library, probe, tick)
             if of.config.eval.split_episodes:
-                with stage("planner alone, cost alone", 2 * decisions(of.config)) as tick:
+                with stage("planner alone, cost alone (--eval.split-episodes)", 2 * decisions(of.config)) as tick:
                     results["cost"] |= _measure_split(of, of.task, starts, success, tick)
             arrays |= episodes
     return _judged(results), arrays
@@ -318,7 +318,7 @@ def plan_model(
     if task is None:
         raise ValueError(
             f"task={of.store.meta.task}: planning in closed loop needs a known task and its states, of "
-            f"{', '.join(TASKS)}; give --goal to plan once from a frame of the data, or collect data by one of them"
+            f"{', '.join(TASKS)}; measure your own by lewm.evaluate_env, or give --goal to plan once from a frame"
         )
     starts = _starts(of)
     success, report = reaches(task, starts), {}

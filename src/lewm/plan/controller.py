@@ -139,7 +139,16 @@ class LatentController:
             space: what is searched.
             batch: B, environments driven at once.
             generator: source of randomness, on the space's device.
+
+        Raises:
+            ValueError: if the model is none, or the batch is empty.
         """
+        if not hasattr(model, "rollout"):
+            raise ValueError(
+                f"model={type(model).__name__}: is no world model; of a run that was loaded, give run.model"
+            )
+        if batch < 1:
+            raise ValueError(f"batch={batch}: must be at least 1; give the number of environments driven at once")
         self._model, self._config, self._device, self._batch = model, config, space.device, batch
         self._receding = RecedingHorizon(config.plan, space, batch=batch, generator=generator)
         self._goal: Tensor | Region | None = None
@@ -170,7 +179,10 @@ class LatentController:
         if isinstance(self._goal, Region):
             return (self._goal.cost(self._tokens[:, -1]) <= 0).cpu().numpy()
         if below is None:
-            raise ValueError("plan.reached_below=None: is not known of this run; train it again, or set the cost")
+            raise ValueError(
+                "plan.reached_below=None: training had too few held-out frames that show one goal to set it; train on "
+                "more episodes, or set the largest cost at which a goal counts as reached"
+            )
         cost = goal_cost(self._model, self._tokens[:, None, -1:], self._goal, self._config.plan)  # (B, 1, 1)
         return (cost[:, 0, 0] <= below).cpu().numpy()
 
@@ -185,8 +197,15 @@ class LatentController:
                 one environment, (A,): plans lead on from there. Later commands are remembered.
 
         Raises:
-            ValueError: if goals or commands have a wrong shape or type, or commands are given for other actions.
+            ValueError: if goals or commands have a wrong shape or type, commands are far beyond those of the training
+                episodes, or are given for other actions, or are missing where actions are positions.
         """
+        space = self._receding.space
+        if space.relative and command is None:
+            raise ValueError(
+                "command=None: these actions are positions, planned from the present one on; give reset(goal, "
+                "command=...) what the robot was told last, or where its joints are"
+            )
         present = None if command is None else self._present(command)
         self._goal = goal if isinstance(goal, Region) else self._encode(self._pictures("goal", goal)[:, None])[:, 0]
         self._tokens = self._past = self._expected = self._correction = None
@@ -231,17 +250,11 @@ class LatentController:
             (B, execute * f, A) float32, or (B, execute * f) int64. The batch axis is always there.
 
         Raises:
-            ValueError: if there is no goal yet, frames are missing or of a wrong shape or type, bounds do not fit, or
-                actions are positions and the present command is not known.
+            ValueError: if there is no goal yet, frames are missing or of a wrong shape or type, or bounds do not fit.
         """
         if self._goal is None:
             raise ValueError("goal=None: there is no goal; call reset(goal) first")
         space = self._receding.space.within(low, high)
-        if space.relative and space.command is None:
-            raise ValueError(
-                "command=None: these actions are positions, planned from the present one on; call reset(goal, "
-                "command=...) with what the robot was told last, or where its joints are"
-            )
         frames = self._pictures("frames", frames, steps=True)
         self._remember(frames if frames.ndim == 5 else frames[:, None])
         assert self._tokens is not None
@@ -330,10 +343,19 @@ class LatentController:
         space = self._receding.space
         if not space.relative:
             raise ValueError("command: these actions are no positions, and no plan starts from one; leave it out")
-        given = np.asarray(command, dtype=np.float32)
+        try:
+            given = np.asarray(command, dtype=np.float32)
+        except (TypeError, ValueError):
+            raise ValueError(f"command={command!r}: must be numbers; give one row a robot") from None
         given, shape = given[None] if given.ndim == 1 else given, (self._batch, self._config.action.size)
         if given.shape != shape or not np.isfinite(given).all():
             raise ValueError(f"command={given.tolist()}: must be finite numbers of shape {shape}; give one row a robot")
+        low, high = (bound.cpu().numpy() for bound in space.env_bounds)
+        if ((given < low - (high - low)) | (given > high + (high - low))).any():  # a joint may be a little beyond
+            raise ValueError(
+                f"command={given.tolist()}: is far beyond {low.tolist()} to {high.tolist()}, which the training "
+                "episodes command; give it in the recording's own unit"
+            )
         return torch.tensor(given, device=self._device)
 
     def _encode(self, frames: np.ndarray) -> Tensor:

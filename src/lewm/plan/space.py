@@ -147,6 +147,8 @@ def action_space(
     Raises:
         ValueError: if bounds are given for discrete actions, do not fit the action size, or are empty or infinite.
     """
+    if not isinstance(config, Config):
+        raise ValueError(f"config={type(config).__name__}: is no settings; of a run that was loaded, give run.config")
     action, frame_skip = config.action, config.data.frame_skip
     hold = action.kind == "continuous" if config.plan.hold is None else config.plan.hold
     searched = 1 if hold else frame_skip

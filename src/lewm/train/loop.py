@@ -116,6 +116,11 @@ def resume(run: str | Path, *, data: str | Path | None = None, progress: bool = 
             "its new place, --data DIR"
         )
     store = Store(config.data.path if data is None else data)
+    if data is not None and store.meta.image_size != config.model.image_size:
+        raise ValueError(
+            f"data={data}: has frames of {store.meta.image_size} px, and {run} was started with "
+            f"{config.model.image_size} px; give the same store, or train a new run"
+        )
     check_store(store, config)
     if data is not None:
         config = _moved(config, store, run)
@@ -260,13 +265,13 @@ def _take_steps(config: Config, store: Store, run: Path, *, progress: bool) -> N
             fit_steps_to_go(model, store, episodes, config, on_step=on_step)
             save_weights(run, model)
         if config.action.kind != "none" and rank() == 0:
-            _save_reached(run, measure_reached(model.eval(), store, held_out, config), config)
+            reached = measure_reached(model.eval(), store, held_out, config)
+            if reached is not None:
+                _save_reached(run, reached, config)
 
 
-def _save_reached(run: Path, reached: Reached | None, config: Config) -> None:
+def _save_reached(run: Path, reached: Reached, config: Config) -> None:
     """Write into a run when a goal counts as reached, and how often that is wrong."""
-    if reached is None:
-        return
     write_text(run / REACHED, json.dumps(dataclasses.asdict(reached), indent=2) + "\n")
     if config.plan.reached_below is None:
         save_config(

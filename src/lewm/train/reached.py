@@ -13,7 +13,7 @@ from lewm.envs import TASKS, make_task
 from lewm.model import FrameModel
 
 QUANTILE = 0.95
-FRAMES = 500  # held-out frames, at most, that are the first of a pair
+FRAMES = 500  # held-out frames that are the first of a pair
 APART = 25  # environment steps between the frames of a pair, at most
 ENCODE_BATCH = 256
 
@@ -78,10 +78,12 @@ def _pairs(
     index = np.concatenate([np.arange(s, s + n) for s, n in zip(start, length, strict=True)] or [np.empty(0, np.int64)])
     end = np.repeat(start + length, length)
     usable = np.flatnonzero(index + 1 < end)
-    chosen = np.sort(rng.choice(usable, min(FRAMES, len(usable)), replace=False))
+    # little data: a frame is in several pairs
+    chosen = np.sort(rng.choice(usable, FRAMES, replace=len(usable) < FRAMES)) if len(usable) else usable
     first, end = index[chosen], end[chosen]
     apart = np.where(rng.random(len(first)) < 0.5, 1, rng.integers(1, APART + 1, len(first)))
-    return first, np.minimum(first + apart, end - 1)
+    pairs = np.unique(np.stack([first, np.minimum(first + apart, end - 1)]), axis=1)
+    return pairs[0], pairs[1]
 
 
 def _show_one_goal(store: Store, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.bool_]:
