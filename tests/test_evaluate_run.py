@@ -179,7 +179,7 @@ def test_without_a_known_task_there_is_no_closed_loop(tmp_path: Path) -> None:
         assert not [name for name in file.files if name.startswith("episode_")]
     with pytest.raises(
         ValueError,
-        match=r"task=my-robot: planning in closed loop needs a known task.* own by lewm.evaluate_env, or give --goal to",
+        match=r"task=my-robot: planning in closed loop needs a known task.* by lewm.evaluate_env, or give --goal to",
     ):
         plan_run(run, device="cpu", progress=False)
 
