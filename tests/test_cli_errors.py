@@ -110,6 +110,10 @@ def test_two_trainings_of_one_run(
         ctrl_c_in_step(patch, 3)
         main(train)
     run = tmp_path / "run"
-    with FileLock(run / ".lock"):
-        told = error(["train", "--resume", str(run)], capsys)
-    assert told == f"run={run}: another process is training it; wait for it, or stop it"
+    before = (run / "config.json").read_text(encoding="utf-8")
+    copy = shutil.copytree(tmp_path / "store", tmp_path / "copy")
+    for more in ([], ["--data", str(copy)]):
+        with FileLock(run / ".lock"):
+            told = error(["train", "--resume", str(run), *more], capsys)
+        assert told == f"run={run}: another process is training it; wait for it, or stop it"
+    assert (run / "config.json").read_text(encoding="utf-8") == before

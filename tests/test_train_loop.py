@@ -259,6 +259,17 @@ def test_a_program_that_ignores_ctrl_c_goes_on_doing_so(
     assert_same_run(tmp_path / "run", reference)
 
 
+def test_a_second_sigterm_waits(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+    before_step(monkeypatch, 3, twice)
+    with pytest.raises(SystemExit, match="stopped at step 3"):
+        train(CONFIG_A, store, tmp_path / "run", progress=False)
+    assert checkpoint_step(tmp_path / "run") == 3
+
+
 def test_training_outside_of_the_main_thread(store: Path, reference: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool:
         pool.submit(train, CONFIG_A, store, tmp_path / "run", progress=False).result()

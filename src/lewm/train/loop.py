@@ -124,7 +124,6 @@ def resume(run: str | Path, *, data: str | Path | None = None, progress: bool = 
     check_store(store, config)
     if data is not None:
         config = _moved(config, store, run)
-        save_config(run, config)
     _run(config, store, run, progress=progress)
 
 
@@ -190,7 +189,8 @@ def _take_steps(config: Config, store: Store, run: Path, *, progress: bool) -> N
         load_encoder(model, Path(train_cfg.encoder_from))
     if rank() == 0:
         check_room(run, model)
-    if rank() == 0 and not (run / CONFIG).exists():  # only now: settings that do not fit leave no folder behind
+    # only now: settings that do not fit leave no folder behind, and no other process trains the run
+    if rank() == 0 and not ((run / CONFIG).exists() and load_config(run) == config):
         save_config(run, config)
     if config.action.kind == "continuous":
         model.action_embed.standardise(*action_moments(store, episodes))
@@ -429,7 +429,8 @@ def _stop_on_signals() -> Iterator[Callable[[], int | None]]:
 
     def remember(number: int, frame: FrameType | None) -> None:
         came.append(number)
-        signal.signal(number, before[number])
+        if number == signal.SIGINT:
+            signal.signal(number, before[number])
 
     numbers = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) != signal.SIG_IGN]
     before: dict[int, Any] = {number: signal.signal(number, remember) for number in numbers}
