@@ -100,6 +100,17 @@ def test_aloha(tmp_path: Path, form: str) -> None:
         np.testing.assert_array_equal(recording.states[:, 14:28], make_numbers(k, 14) + 4)
 
 
+@pytest.mark.parametrize(
+    ("value", "fps"), [(50, 50.0), (12.5, 12.5), (0, None), (np.nan, None), (1e9, None), ("50", None), ([50], None)]
+)
+def test_the_attribute_fps_is_the_frame_rate(tmp_path: Path, value: Any, fps: float | None) -> None:
+    path = write_aloha(tmp_path / "a.hdf5", 0)
+    assert HDF5Source(path, OPTIONS).info.fps is None
+    with h5py.File(path, "a") as file:
+        file.attrs["fps"] = value
+    assert HDF5Source(path, OPTIONS).info.fps == fps
+
+
 def test_aloha_cameras_and_its_base(tmp_path: Path) -> None:
     path = write_aloha(tmp_path / "a.hdf5", 1, "padded", ("cam_high", "cam_left_wrist"))
     assert failure(path) == "cameras: a.hdf5 has cam_high, cam_left_wrist; name those to import"

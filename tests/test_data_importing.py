@@ -98,7 +98,8 @@ def test_everything_is_in_its_place(fake: Path) -> None:
     assert store.meta.action_names == ("a", "b")
     assert store.meta.fps == 30.0
     assert store.meta.origin == {
-        "version": 7, "format": "fake", "path": str(fake), "fit": "crop", "crop_box": None, "cameras": [],
+        "version": 7, "format": "fake", "name": fake.name, "path": str(fake), "fit": "crop",
+        "crop_box": None, "cameras": [],
         "action": [], "state": [], "frame_skip": 1,
     }  # fmt: skip
     assert store.states is not None

@@ -1,5 +1,6 @@
 """An import can always go on: with a recording that has grown, was mended or has moved, and with no other."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -251,6 +252,11 @@ def test_what_locates_nothing_may_change(change: dict[str, Any]) -> None:
     kept = meta_to_go_on(META, changed(**change))
     assert (kept.task, kept.source, kept.fps) == ("t", "s", 30.0)
     assert kept.origin == changed(**change).origin
+
+
+def test_names_and_a_frame_rate_may_come_later() -> None:
+    kept = meta_to_go_on(dataclasses.replace(META, action_names=(), fps=None), META)
+    assert (kept.action_names, kept.fps) == (("a", "b"), 30.0)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The store: what is written is read, a kill or a full disk loses no episode, a bad store says what is wrong."""
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -39,8 +41,8 @@ def append(writer: StoreWriter, number: int) -> None:
     writer.append(frames, actions, states, source=f"robot {number}", seed=number)
 
 
-def write(path: Path, count: int) -> Path:
-    with StoreWriter(path, META) as writer:
+def write(path: Path, count: int, meta: StoreMeta = META) -> Path:
+    with StoreWriter(path, meta) as writer:
         for number in range(writer.num_episodes, count):
             append(writer, number)
     return path
@@ -385,6 +387,27 @@ def test_resume_with_other_meta(tmp_path: Path, field: str, value: object) -> No
         StoreWriter(tmp_path, StoreMeta(**{**values, field: value}))
     one_line(error)
     check(tmp_path, 1)
+
+
+def test_resume_adds_what_an_earlier_version_did_not_say(tmp_path: Path) -> None:
+    known = dataclasses.replace(META, action_names=("dx", "dy"), origin={"format": "collect", "name": "test"})
+    write(tmp_path, 1, dataclasses.replace(META, fps=None, origin={"format": "collect"}))
+    with StoreWriter(tmp_path, known) as writer:
+        append(writer, 1)
+    assert Store(tmp_path).meta == known
+    with pytest.raises(ValueError, match=r"^origin=.*: the store has ") as error:
+        StoreWriter(tmp_path, dataclasses.replace(known, origin={"format": "record", "name": "test"}))
+    one_line(error)
+    with pytest.raises(ValueError, match=r"^action_names=\('x', 'y'\): the store has ") as error:
+        StoreWriter(tmp_path, dataclasses.replace(known, action_names=("x", "y")))
+    one_line(error)
+
+
+@pytest.mark.parametrize("fps", [0, -1.0, float("nan"), float("inf"), "10", True])
+def test_a_frame_rate_is_a_positive_number(fps: Any) -> None:
+    with pytest.raises(ValueError, match=r"^fps=.*: must be frames a second") as error:
+        dataclasses.replace(META, fps=fps)
+    one_line(error)
 
 
 def test_writer_leaves_a_foreign_folder_alone(tmp_path: Path) -> None:

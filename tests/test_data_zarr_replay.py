@@ -64,6 +64,14 @@ def check(source: ZarrSource, frames: npt.NDArray[np.uint8] | None = None) -> No
         np.testing.assert_array_equal(recording.states, make_numbers(5)[start:end])
 
 
+@pytest.mark.parametrize(("value", "fps"), [(10, 10.0), ("10", None), (-1, None), (True, None)])
+def test_the_attribute_fps_is_the_frame_rate(tmp_path: Path, value: Any, fps: float | None) -> None:
+    path = write(tmp_path / "a.zarr", arrays())
+    assert ZarrSource(path, OPTIONS).info.fps is None
+    zarr.open_group(str(path), mode="a").attrs["fps"] = value
+    assert ZarrSource(path, OPTIONS).info.fps == fps
+
+
 def failure(path: Path, options: ImportOptions = OPTIONS) -> str:
     with pytest.raises(ValueError) as error:  # noqa: PT011 the message is what is checked
         ZarrSource(path, options)

@@ -40,6 +40,9 @@ def test_store_holds_what_the_task_did(tmp_path: Path, name: str) -> None:
     assert store.meta.task == name
     assert store.meta.action_kind == task.action_kind
     assert store.meta.state_names == task.state_names
+    assert len(store.meta.action_names) == (task.action_size if task.action_kind == "continuous" else 0)
+    assert (store.meta.action_names, store.meta.fps) == (task.action_names, task.metadata["render_fps"])
+    assert store.meta.origin == {"format": "collect", "name": name}
     assert store.states is not None
     assert (store.num_episodes, store.num_frames) == (2, 12)
     np.testing.assert_array_equal(store.frames, task.render_states(store.states))

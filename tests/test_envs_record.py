@@ -81,6 +81,7 @@ def test_round_trip(tmp_path: Path) -> None:
     assert (meta.task, meta.fps, meta.image_size) == ("Counter", 5.0, SIZE)
     assert (meta.action_kind, meta.action_size) == ("continuous", 6)
     assert meta.state_names == ("observation[0]", "observation[1]")
+    assert meta.origin == {"format": "record", "name": "Counter", "fit": "crop"}
 
 
 def test_frames_are_fitted(tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def test_untrusted_text_is_escaped(tmp_path: Path) -> None:
     assert page.all("b") == []
     assert all(image["src"].startswith("data:image/png;base64,") for image in page.all("img"))
     assert all("onerror" not in attributes for _, attributes in page.tags)
-    assert page.text["header"].count("onerror=alert(1)") == 3  # in the title, the task and the source
+    assert page.text["header"].count("onerror=alert(1)") == 5  # in the title, the task, the source and two names
     assert "onerror=alert(1)" in page.text["findings"]  # the constant entry
     assert "$\\frac{$" in page.text["actions"]
 

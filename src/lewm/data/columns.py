@@ -10,6 +10,7 @@ import numpy.typing as npt
 from lewm.data.listing import listed
 
 USUAL = ("action", "actions")
+_MAX_RATE = 1e4  # frames a second; a damaged or hostile file may claim any
 _ACTION = re.compile(r"(?!(prev|previous|last)_)(.*_)?actions?(_.*)?")
 
 
@@ -108,6 +109,13 @@ def as_states(values: npt.NDArray[Any], where: str) -> npt.NDArray[np.float32]:
     states = _float32(values)
     _check_finite(states, "states", where)
     return states
+
+
+def as_rate(value: object) -> float | None:
+    """Return frames a second as a recording says them, or None if they are no sensible number."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= _MAX_RATE:
+        return float(value)
+    return None
 
 
 def _float32(values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

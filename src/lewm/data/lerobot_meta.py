@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lewm.data.columns import as_rate
 from lewm.data.lerobot_files import INFO, exists, find, read_json, read_json_lines, short
 from lewm.data.lerobot_rows import BAD_TABLE
 
@@ -36,7 +37,6 @@ _STATISTICS = ("mean", "std", "min", "max")
 # Bounds of what a file may ask for. A damaged or hostile one may claim any size.
 MAX_EPISODES = 2**20
 MAX_TEXT = 1000
-_MAX_FPS = 1e4
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def read_meta(root: Path) -> Meta:
     return Meta(
         version=str(version),
         is_v3=is_v3,
-        fps=_number(info, "fps", _MAX_FPS) or _video_fps(features),
+        fps=as_rate(info.get("fps")) or _video_fps(features),
         episodes=_count(info, "total_episodes"),
         frames=_count(info, "total_frames"),
         chunks_size=_count(info, "chunks_size") or _CHUNKS_SIZE,
@@ -178,13 +178,6 @@ def _pooled(episodes: Iterable[dict[str, npt.NDArray[np.float64]]]) -> dict[str,
     return {key: array.tolist() for key, array in zip(_STATISTICS, pooled, strict=True)}
 
 
-def _number(info: Mapping[str, Any], name: str, most: float) -> float | None:
-    value = info.get(name)
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= most:
-        return float(value)
-    return None
-
-
 def _count(info: Mapping[str, Any], name: str) -> int | None:
     value = info.get(name)
     return value if type(value) is int and value > 0 else None
@@ -198,5 +191,5 @@ def _video_fps(features: Mapping[str, Any]) -> float | None:
         if isinstance(feature, dict)
         for name in ("info", "video_info")
     ]
-    rates = {_number(one, "video.fps", _MAX_FPS) for one in details if isinstance(one, dict)} - {None}
+    rates = {as_rate(one.get("video.fps")) for one in details if isinstance(one, dict)} - {None}
     return rates.pop() if len(rates) == 1 else None

@@ -43,10 +43,11 @@ def meta_to_go_on(stored: StoreMeta, new: StoreMeta) -> StoreMeta:
     for name in ("image_size", "action_kind", "action_size", "action_names", "state_names"):
         old, wanted = getattr(stored, name), getattr(new, name)
         more_actions = name == "action_size" and stored.action_kind == "discrete"  # so many were seen until now
-        if old != wanted and not more_actions:
+        names_come_later = name == "action_names" and not old
+        if old != wanted and not (more_actions or names_come_later):
             raise ValueError(differs(name, old, wanted))
     rates = sorted((stored.fps or 0.0, new.fps or 0.0))
-    if rates[1] > _SAME_FPS * rates[0]:
+    if stored.fps is not None and rates[1] > _SAME_FPS * rates[0]:
         raise ValueError(differs("fps", stored.fps, new.fps))
     for name in LOCATES:
         if any(resolved in new.origin for resolved in _RESOLVED.get(name, ())):
@@ -60,7 +61,7 @@ def meta_to_go_on(stored: StoreMeta, new: StoreMeta) -> StoreMeta:
     known: dict[str, Any] = {
         name: getattr(stored, name)
         for name in ("task", "fps", "source", "control_mode", "control_evidence")
-        if not name.startswith("control") or stored.control_mode != "unknown"
+        if not (name.startswith("control") and stored.control_mode == "unknown") and getattr(stored, name) is not None
     }
     return dataclasses.replace(new, action_size=max(stored.action_size, new.action_size), **known)
 

@@ -196,6 +196,7 @@ def store_meta(source: Source, path: Path, options: ImportOptions) -> StoreMeta:
         origin={
             **info.origin,
             "format": source.format,
+            "name": path.name,
             "path": str(path),
             "fit": options.fit,
             "crop_box": options.crop_box,

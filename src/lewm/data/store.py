@@ -14,6 +14,7 @@ the store completely or not at all, whenever the writer is killed.
 import contextlib
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,11 +77,11 @@ class StoreMeta:
     state_names: tuple[str, ...] = ()
     """Names of the S state variables; empty when states are not stored."""
     fps: float | None = None
-    """Frames a second, where time is real."""
+    """Frames a second, where time is real; None if that is not known."""
     source: str = ""
     """Where the data comes from."""
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    """What else the source said, as JSON: of an import its format, cameras, statistics and settings."""
+    """What else the source said, as JSON: `format` and `name` of what it was; of an import its cameras and settings."""
     schema_version: int = dataclasses.field(default=SCHEMA_VERSION, init=False)
     """Version of the layout on disk."""
 
@@ -104,6 +105,8 @@ class StoreMeta:
                 f"control_mode={self.control_mode!r}: is of continuous actions, and these are {self.action_kind}; "
                 "leave it out"
             )
+        if self.fps is not None and not (_is_number(self.fps) and 0 < self.fps < math.inf):
+            raise ValueError(f"fps={self.fps!r}: must be frames a second, more than 0; leave it out if it is not known")
         for field in ("state_names", "action_names"):
             names = getattr(self, field)
             if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
@@ -219,16 +222,24 @@ class Store:
 def same_meta(stored: StoreMeta, new: StoreMeta) -> StoreMeta:
     """Return the metadata of a store that goes on with data of the same description; the control mode may differ.
 
+    Action names, frame rate and entries of `origin` that the store lacks, as those of earlier versions do, are added.
+
     Raises:
         ValueError: anything else differs; it names the first field.
     """
+    added: dict[str, Any] = {}
     for field in dataclasses.fields(StoreMeta):
         if field.name in ("control_mode", "control_evidence"):
             continue  # they may be guessed or given after the first episodes are there; see `set_control_mode`
         old, wanted = getattr(stored, field.name), getattr(new, field.name)
-        if old != wanted:
-            raise ValueError(differs(field.name, old, wanted))
-    return stored
+        if old == wanted:
+            continue
+        lacks = field.name in ("action_names", "fps") and not old
+        if lacks or (field.name == "origin" and wanted | old == wanted):
+            added[field.name] = wanted
+            continue
+        raise ValueError(differs(field.name, old, wanted))
+    return dataclasses.replace(stored, **added)
 
 
 def differs(name: str, old: object, new: object) -> str:
@@ -467,6 +478,10 @@ def split_episodes(
 
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _layout(meta: StoreMeta) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from lewm.data.columns import as_actions, as_states, detect_action, find_named, is_action
+from lewm.data.columns import as_actions, as_rate, as_states, detect_action, find_named, is_action
 from lewm.data.fit import Frame
 from lewm.data.hdf5.flat import STATE
 from lewm.data.hdf5.pictures import camera_names
@@ -202,6 +202,7 @@ class ZarrSource(Source):
             action_size=size,
             action_names=self._action_names,
             state_names=self._state_names,
+            fps=as_rate(root.attrs.get("fps")),
             origin={
                 "zarr_format": root.metadata.zarr_format,
                 "images": [array.path for array in self._cameras.values()],

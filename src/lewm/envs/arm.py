@@ -42,6 +42,7 @@ class Arm(Task):
     state_names: ClassVar[tuple[str, ...]] = ("shoulder", "elbow", "shoulder_velocity", "elbow_velocity")
     action_kind: ClassVar[Literal["continuous", "discrete"]] = "continuous"
     action_size: ClassVar[int] = 2
+    action_names: ClassVar[tuple[str, ...]] = ("shoulder_target", "elbow_target")
     control_mode: ClassVar[ControlMode] = "position"
     default_image_size: ClassVar[int] = 96
     hold: ClassVar[int] = HOLD

@@ -68,11 +68,13 @@ def collect(
         image_size=task.image_size,
         action_kind=task.action_kind,
         action_size=task.action_size,
+        action_names=task.action_names,
         control_mode=task.control_mode,
         control_evidence="" if task.control_mode == "unknown" else "given by the task",
         state_names=task.state_names,
         fps=float(task.metadata["render_fps"]),
         source=f"lewm collect, seed {seed}, episode length {episode_length}",
+        origin={"format": "collect", "name": task_name},
     )
     with StoreWriter(out, meta) as writer:
         todo = range(writer.num_episodes, episodes)

@@ -46,6 +46,7 @@ class PushT(Task):
     action_kind: ClassVar[Literal["continuous", "discrete"]] = "continuous"
     control_mode: ClassVar[ControlMode] = "displacement"
     action_size: ClassVar[int] = 2
+    action_names: ClassVar[tuple[str, ...]] = ("target_x", "target_y")
 
     def __init__(self, image_size: int = 64) -> None:
         super().__init__(image_size)

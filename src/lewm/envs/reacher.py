@@ -42,6 +42,7 @@ class Reacher(Task):
     state_names: ClassVar[tuple[str, ...]] = ("shoulder", "wrist", "shoulder_velocity", "wrist_velocity")
     action_kind: ClassVar[Literal["continuous", "discrete"]] = "continuous"
     action_size: ClassVar[int] = 2
+    action_names: ClassVar[tuple[str, ...]] = ("shoulder_torque", "wrist_torque")
 
     def __init__(self, image_size: int = 64) -> None:
         super().__init__(image_size)

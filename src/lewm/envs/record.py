@@ -65,8 +65,9 @@ class Recorder(gymnasium.Wrapper):
         kind, size = action_kind(env.action_space)
         space, fps = env.observation_space, env.metadata.get("render_fps")
         count = space.shape[0] if isinstance(space, Box) and len(space.shape) == 1 else 0
+        name = env.spec.id if env.spec else type(env.unwrapped).__name__
         meta = StoreMeta(
-            task=env.spec.id if env.spec else type(env.unwrapped).__name__,
+            task=name,
             image_size=image_size,
             action_kind=kind,
             action_size=size,
@@ -75,7 +76,7 @@ class Recorder(gymnasium.Wrapper):
             state_names=tuple(f"observation[{i}]" for i in range(count)),
             fps=float(fps) if fps else None,
             source=source,
-            origin={"fit": fit},
+            origin={"format": "record", "name": name, "fit": fit},
         )
         self.writer: StoreWriter = StoreWriter(out, meta)
         """The store that is written."""

@@ -38,6 +38,8 @@ class Task(gymnasium.Env[NDArray[np.uint8], Any]):
     state_names: ClassVar[tuple[str, ...]]
     action_kind: ClassVar[Literal["continuous", "discrete"]]
     action_size: ClassVar[int]
+    action_names: ClassVar[tuple[str, ...]] = ()
+    """Names of the entries of a continuous action."""
     control_mode: ClassVar[ControlMode] = "unknown"
     hold: ClassVar[int] = 0
     """Last environment steps of an episode in which the goal must hold; 0 where reaching it once is enough."""

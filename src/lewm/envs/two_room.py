@@ -37,6 +37,7 @@ class TwoRoom(Task):
     action_kind: ClassVar[Literal["continuous", "discrete"]] = "continuous"
     control_mode: ClassVar[ControlMode] = "displacement"
     action_size: ClassVar[int] = 2
+    action_names: ClassVar[tuple[str, ...]] = ("move_x", "move_y")
 
     def __init__(self, image_size: int = 64) -> None:
         super().__init__(image_size)
@@ -123,6 +124,7 @@ class TwoRoomDiscrete(TwoRoom):
     action_kind: ClassVar[Literal["continuous", "discrete"]] = "discrete"
     control_mode: ClassVar[ControlMode] = "unknown"
     action_size: ClassVar[int] = 5
+    action_names: ClassVar[tuple[str, ...]] = ()
 
     _directions: ClassVar[NDArray[np.float64]] = np.array([(0, 0), (-1, 0), (1, 0), (0, -1), (0, 1)], dtype=np.float64)
 

@@ -80,8 +80,11 @@ def _head(store: Store, result: CheckResult) -> str:
     }
     if result.control_evidence:
         facts["actions command"] = f"{result.control_mode}: {result.control_evidence}"
-    if meta.fps is not None:
-        facts["frames a second"] = f"{meta.fps:g}"
+    if meta.action_names:
+        facts["entries of an action"] = ", ".join(meta.action_names)
+    if meta.state_names:
+        facts["states"] = ", ".join(meta.state_names)
+    facts["frames a second"] = "not known" if meta.fps is None else f"{meta.fps:g}"
     listed = "".join(f"<div><dt>{name}</dt><dd>{html.escape(str(value))}</dd></div>" for name, value in facts.items())
     counts = [f"{result.count(name)} {name}{'' if result.count(name) == 1 else 's'}" for name in SEVERITIES]
     if result.count("error"):

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from lewm.data.columns import USUAL, as_actions, as_states
+from lewm.data.columns import USUAL, as_actions, as_rate, as_states
 from lewm.data.fit import Frame
 from lewm.data.hdf5.flat import INDEXES, scan_flat
 from lewm.data.hdf5.groups import find_demos, scan_demos, scan_single
@@ -23,6 +23,7 @@ from lewm.data.hdf5.reading import (
     names_in,
     open_group,
     read_rows,
+    reading,
     register_filters,
 )
 from lewm.data.listing import listed, visible
@@ -84,6 +85,7 @@ class HDF5Source(Source):
             action_size=layout.action_size,
             action_names=layout.action_names,
             state_names=layout.state_names,
+            fps=_frame_rate(good.file),
             origin={
                 "layout": scans[0].kind,
                 "files": len(scans),
@@ -147,6 +149,19 @@ def _scan(file: Path, options: ImportOptions) -> Scan:
         f"{file.name}: holds {listed(names)}; must have `action` and `pixels`, robomimic's `data/demo_0`, or ACT's "
         "`action` and `observations/images`"
     )
+
+
+def _frame_rate(file: Path) -> float | None:
+    """Return the attribute `fps` of a file, if it is a number; no text is read, see this package's docstring."""
+    with open_group(file, "") as root, reading(root, "fps"):
+        if "fps" not in root.attrs:
+            return None
+        attribute = root.attrs.get_id("fps")
+        return (
+            as_rate(np.asarray(root.attrs["fps"]).item())
+            if attribute.dtype.kind in "iuf" and attribute.shape == ()
+            else None
+        )
 
 
 def _names_of_group(root: h5py.Group, name: str) -> list[str]:
