@@ -22,6 +22,7 @@ ROOMS = (
         "distributed",
         "model",
         "objective",
+        "families",
         "train",
         "pretrained",
         "plan",

@@ -8,11 +8,18 @@ from lewm.distributed import rank, sum_over_ranks
 from lewm.objective.moments import Centre, at_least_float32, group_sum
 
 T_MAX = 5.0
-KNOTS = 17  # over [-T_MAX, T_MAX]
+KNOTS = 17
 
 
 def gaussian_sigreg(
-    tokens: Tensor, positions: Tensor, *, centre: Centre, num_positions: int, num_directions: int = 256
+    tokens: Tensor,
+    positions: Tensor,
+    *,
+    centre: Centre,
+    num_positions: int,
+    num_directions: int = 256,
+    t_max: float = T_MAX,
+    knots: int = KNOTS,
 ) -> Tensor:
     """Test the tokens against the standard normal distribution along random directions.
 
@@ -29,6 +36,8 @@ def gaussian_sigreg(
             of their own, and averages the statistics, weighted by the number of tokens.
         num_positions: N, grid positions of a full frame.
         num_directions: random directions, drawn anew in every call.
+        t_max: where the integral ends; the published LeWM takes 3.
+        knots: an odd number of them, over [-t_max, t_max]; the published LeWM takes 33.
 
     Returns:
         Scalar, float32 or better also under autocast, over the batch of all ranks.
@@ -41,9 +50,9 @@ def gaussian_sigreg(
         samples = at_least_float32(tokens).flatten(0, 1)  # (B*Nc, D)
         directions = _unit_directions(samples, num_directions)  # (D, M)
         # The integrand is even in t and vanishes at t = 0: the positive knots carry it all, at twice the weight.
-        t = torch.linspace(-T_MAX, T_MAX, KNOTS, dtype=samples.dtype, device=samples.device)[KNOTS // 2 + 1 :]  # (Q,)
+        t = torch.linspace(-t_max, t_max, knots, dtype=samples.dtype, device=samples.device)[knots // 2 + 1 :]  # (Q,)
         phi = torch.exp(-t.square() / 2)
-        spacing = 2 * T_MAX / (KNOTS - 1)
+        spacing = 2 * t_max / (knots - 1)
         quadrature = 2 * spacing * phi * torch.where(t == t[-1], 0.5, 1.0)
 
         angle = ((samples @ directions).unsqueeze(-1) * t).flatten(1)  # (B*Nc, M*Q)

@@ -1,0 +1,1 @@
+"""The published LeWM (arXiv 2603.19312), and its released checkpoints."""
