@@ -119,7 +119,7 @@ class _Watched(ModelPolicy):
     """The model's policy, which notes at every look whether its controller takes the goal for reached."""
 
     def __init__(self, of: Evaluation, task: Any, starts: Any) -> None:
-        super().__init__(of.model, of.config, task, starts, of.space(task))
+        super().__init__(of.model, of.config, task, starts, of.space)
         self._said: list[np.ndarray] = []
         self._step = of.config.plan.execute * of.config.data.frame_skip
 

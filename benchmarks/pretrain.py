@@ -8,8 +8,8 @@
     lewm eval runs/arm/seed-0
     python benchmarks/pretrain.py runs/arm/seed-0 arm
 
-The folder gets the run's weights, its settings without the path of its data and with the planning that was measured,
-and `eval.json` as `metrics.json`.
+The folder gets the run's weights, its `spec.json`, its settings without the path of its data and with the planning that
+was measured, and `eval.json` as `metrics.json`.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from lewm.config import PlanConfig
 from lewm.envs import TASKS
 from lewm.files import write_text
 from lewm.pretrained import FOLDER
+from lewm.run_spec import save_spec
 from lewm.train.checkpoint import load_run, save_config, save_weights
 
 LARGEST = 8_000_000  # bytes of weights: the package stays small
@@ -49,6 +50,7 @@ def main() -> None:
     folder = FOLDER / arguments.name
     folder.mkdir(exist_ok=True)
     save_config(folder, config)
+    save_spec(folder, loaded.spec)
     save_weights(folder, loaded.model)
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     print(json.dumps({"benchmark": "pretrain", "folder": arguments.name, "bytes": size}))

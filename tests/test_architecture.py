@@ -14,6 +14,7 @@ ROOMS = (
         "version",
         "config",
         "files",
+        "run_spec",
         "progress",
         "processes",
         "data",
@@ -33,7 +34,7 @@ ROOMS = (
 # The public surface may reach into every room (lazily); no room may import the surface.
 SURFACE = "__init__"
 ORDER = {room: rank for rank, room in enumerate((*ROOMS, SURFACE, "__main__"))}
-TORCH_FREE = ("version", "names", "config", "files", "progress", "processes", "data", "envs")
+TORCH_FREE = ("version", "names", "config", "files", "run_spec", "progress", "processes", "data", "envs")
 # Where a device may be named: the function that turns the setting into a device.
 MAY_NAME_CUDA = {"device.py"}
 FILES = sorted(PACKAGE.rglob("*.py"))

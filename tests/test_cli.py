@@ -514,6 +514,44 @@ def test_info_counts_parameters(folder: Path, capsys: pytest.CaptureFixture[str]
     assert f"{ours['parameters']['total']:,}" in capsys.readouterr().out
 
 
+def test_a_run_says_what_it_is_for(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = Path(shutil.copytree(folder / "run", tmp_path / "run"))
+    assert main(["info", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert "2 numbers, displacement: move_x -1 to 1, move_y -1 to 1" in out
+    assert "10 environment steps a second, 5 model steps" in out
+    assert main(["info", str(run), "--json"]) == 0
+    assert json_line(capsys)["spec"] == json.loads((run / "spec.json").read_text(encoding="utf-8"))
+
+    (run / "spec.json").unlink()  # as of an earlier version
+    told = f"run={run}: has no spec.json (made by an older version); `lewm train --resume {run}` writes it"
+    for command in ("eval", "plan"):
+        assert error_of([command, str(run)], capsys).startswith(f"error: {told}")
+    assert main(["info", str(run), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"warning: {told}")
+    assert json.loads(captured.out)["spec"] is None
+    assert main(["train", "--resume", str(run)]) == 0
+    capsys.readouterr()
+    assert (run / "spec.json").read_bytes() == (folder / "run" / "spec.json").read_bytes()
+
+    (run / "spec.json").write_text("{", encoding="utf-8")
+    for command in ("eval", "plan", "info"):
+        assert error_of([command, str(run)], capsys).startswith(f"error: {run / 'spec.json'}: is not JSON (")
+
+
+def test_plans_stay_within_the_bounds_that_a_run_says(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(folder / "run", tmp_path / "run"))
+    values = json.loads((run / "spec.json").read_text(encoding="utf-8"))
+    (run / "spec.json").write_text(json.dumps(values | {"low": [0.1, -0.3], "high": [0.2, -0.2]}), encoding="utf-8")
+    assert main(["plan", str(run), "--start", "frame:1:2", "--goal", "frame:1:9", "--json"]) == 0
+    actions = np.array(json_line(capsys)["actions"], np.float32)
+    assert (actions >= np.array([0.1, -0.3], np.float32)).all()
+    assert (actions <= np.array([0.2, -0.2], np.float32)).all()
+
+
 def test_a_model_that_comes_with_the_package_needs_no_run(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -523,6 +561,7 @@ def test_a_model_that_comes_with_the_package_needs_no_run(
     config = dataclasses.replace(load_config(folder / "run"), data=dataclasses.replace(SMALL.data, path=""))
     (tmp_path / "two-room").mkdir()
     shutil.copy(folder / "run" / "weights.safetensors", tmp_path / "two-room")
+    shutil.copy(folder / "run" / "spec.json", tmp_path / "two-room")
     save_config(tmp_path / "two-room", config)
     names = sorted(file.name for file in (tmp_path / "two-room").iterdir())
 
@@ -543,7 +582,8 @@ def test_a_model_that_comes_with_the_package_needs_no_run(
     assert main([*plan, "--start", "frame:0:1", "--json"]) == 0
     assert json_line(capsys)["start"] == "frame:0:1"
     assert main(["info", "--pretrained", "two-room", "--json"]) == 0
-    assert json_line(capsys) == describe(config)
+    spec = json.loads((folder / "run" / "spec.json").read_text(encoding="utf-8"))
+    assert json_line(capsys) == describe(config) | {"spec": spec}
     assert sorted(file.name for file in (tmp_path / "two-room").iterdir()) == names
 
     for command in ("plan", "eval", "info"):

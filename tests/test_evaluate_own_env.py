@@ -16,6 +16,7 @@ from lewm.config import ActionConfig, Config, DataConfig, EvalConfig, ModelConfi
 from lewm.data import Store, StoreMeta, StoreWriter
 from lewm.evaluate import EnvGoal, evaluate_env, own_env
 from lewm.evaluate.run import Evaluation
+from lewm.train.describe import spec_of
 
 SIZE, SPEED, SKIP = 16, 0.05, 2
 HELD_OUT = np.array([1, 3])
@@ -141,7 +142,7 @@ def of(store: Store, *, skip: int = SKIP, history: int = 1, **plan: Any) -> Eval
         eval=EvalConfig(budget=24),
     )
     model: Any = Model()
-    return Evaluation(Path("run"), config, model, store, np.array([0, 2]), HELD_OUT, None)
+    return Evaluation(Path("run"), config, model, store, np.array([0, 2]), HELD_OUT, None, spec_of(store, config))
 
 
 def seen(opened: dict[str, Any]) -> list[list[float]]:
@@ -322,7 +323,7 @@ def test_pictures_are_fitted_as_the_data_was(tmp_path: Path, opened: dict[str, A
         run(Fleet(width=2 * SIZE, place=1.0), lambda *_: False, episodes=1, budget=1)
         assert seen(opened)[1] == [bright]  # the corner of the picture
     opened["of"] = of(line(tmp_path / "unsaid", origin={"by": "hand"}))
-    with pytest.raises(ValueError, match=r"^frame=32x16: is no square, and the store does not say"):
+    with pytest.raises(ValueError, match=r"^frame=32x16: is no square, and the run does not say"):
         run(Fleet(width=2 * SIZE), episodes=1)
     assert run(Fleet(width=2 * SIZE), episodes=1, fit="crop")["episodes"] == 1
     assert run(Fleet(), episodes=1)["episodes"] == 1
@@ -380,7 +381,7 @@ def test_refuses_in_one_line(opened: dict[str, Any], make_env: Any, settings: di
 
 def test_several_cameras_are_refused(tmp_path: Path, opened: dict[str, Any]) -> None:
     opened["of"] = of(line(tmp_path / "tiled", origin={"fit": "crop", "cameras": ["top", "wrist"]}))
-    with pytest.raises(ValueError, match=r"^cameras=top, wrist: frames of .* are tiled of several cameras"):
+    with pytest.raises(ValueError, match=r"^cameras=top, wrist: the run's frames are tiled of several cameras"):
         run(Fleet(), episodes=1)
 
 

@@ -13,10 +13,13 @@ from lewm import pretrained
 from lewm.config import EvalConfig, PlanConfig
 from lewm.data import Store
 from lewm.envs import collect
+from lewm.envs.collect import task_meta
+from lewm.envs.two_room import TwoRoom
 from lewm.evaluate import evaluate_pretrained, plan_pretrained
 from lewm.evaluate import pretrained as pretrained_module
 from lewm.evaluate import probe as probe_module
 from lewm.evaluate.pretrained import EPISODE_LENGTH, FRESH_SEED, open_pretrained
+from lewm.train.describe import spec_of_meta
 from tiny import IMAGE, moving_dot, tiny, untrained_run
 
 CONFIG = dataclasses.replace(
@@ -38,7 +41,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     monkeypatch.setattr(pretrained_module, "FIT_EPISODES", 4)
     monkeypatch.setattr(probe_module, "MLP_STEPS", 5)
-    untrained_run(models / "two-room", CONFIG)
+    untrained_run(models / "two-room", CONFIG, spec_of_meta(task_meta(TwoRoom, image_size=IMAGE), CONFIG))
     return models, temporary
 
 

@@ -23,8 +23,10 @@ from lewm.evaluate.open_loop import plan_once
 from lewm.evaluate.report import write_report
 from lewm.evaluate.run import _project, decisions, evaluate_run, finite, plan_run, show_progress
 from lewm.model import WorldModel
+from lewm.run_spec import save_spec
 from lewm.train.checkpoint import load_config, save_config, save_weights
-from tiny import labelled_images, tiny
+from lewm.train.describe import spec_of
+from tiny import labelled_images, plain_spec, tiny
 
 SIZE, SKIP, EPISODES, LENGTH = 32, 3, 8, 24
 
@@ -70,6 +72,7 @@ def write_run(path: Path, store: Path | None, **action: Any) -> Path:
     model = WorldModel(config)
     model.steps_to_go.fitted.fill_(True)
     save_weights(path, model)
+    save_spec(path, plain_spec(config) if store is None else spec_of(Store(store), config))
     return path
 
 
@@ -153,6 +156,7 @@ def test_evaluation_is_complete_and_reproducible(tmp_path: Path, task: str, acti
 def test_settings_can_be_overridden(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", "two-room")
     run = write_run(tmp_path / "run", None)
+    save_spec(run, spec_of(Store(store), load_config(run)))
     with pytest.raises(ValueError, match=r"^data: not given, and .* does not say .*; give a store by --data$"):
         plan_run(run, progress=False)
     config = dataclasses.replace(
@@ -279,6 +283,7 @@ def image_run(path: Path, store: Path) -> Path:
     torch.manual_seed(0)
     save_config(path, config)
     save_weights(path, WorldModel(config))
+    save_spec(path, spec_of(Store(store), config))
     return path
 
 

@@ -12,8 +12,11 @@ import lewm
 from lewm import pretrained
 from lewm.config import LATER, PlanConfig
 from lewm.envs import TASKS
+from lewm.envs.collect import task_meta
 from lewm.model import WorldModel
+from lewm.run_spec import SPEC
 from lewm.train.checkpoint import CONFIG, WEIGHTS
+from lewm.train.describe import spec_of_meta
 from tiny import tiny, untrained_run
 
 
@@ -71,7 +74,9 @@ def test_models_that_come_with_the_package_are_whole() -> None:
         assert (loaded.config.action.kind, loaded.config.action.size) == (task.action_kind, task.action_size)
         assert loaded.config.data.path == loaded.config.train.encoder_from == ""  # no machine's paths
         files = {file.name for file in (pretrained.FOLDER / name).iterdir()}
-        assert files == {CONFIG, WEIGHTS, "metrics.json"}
+        assert files == {CONFIG, SPEC, WEIGHTS, "metrics.json"}
+        described = spec_of_meta(task_meta(task, image_size=loaded.config.model.image_size), loaded.config)
+        assert dataclasses.replace(described, package_version=loaded.spec.package_version) == loaded.spec
         planning = json.loads((pretrained.FOLDER / name / "metrics.json").read_text(encoding="utf-8"))["planning"]
         plain = dataclasses.asdict(PlanConfig())
         for setting, value in dataclasses.asdict(loaded.config.plan).items():  # it plans as it was measured

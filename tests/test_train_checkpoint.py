@@ -17,6 +17,7 @@ from lewm import files
 from lewm.config import ActionConfig, Config
 from lewm.data import Store, StoreMeta, StoreWriter
 from lewm.model import WorldModel
+from lewm.run_spec import SPEC, save_spec
 from lewm.train.checkpoint import (
     CONFIG,
     STATE,
@@ -31,7 +32,7 @@ from lewm.train.checkpoint import (
     with_data,
 )
 from lewm.train.schedule import make_optimizer
-from tiny import TINY, tiny
+from tiny import TINY, plain_spec, tiny
 
 META = StoreMeta(task="arm", image_size=64, action_kind="continuous", action_size=2, control_mode="position")
 
@@ -56,6 +57,7 @@ def written(run: Path, config: Config = TINY) -> tuple[WorldModel, torch.optim.A
     """A run folder after three steps."""
     run.mkdir(exist_ok=True)
     save_config(run, config)
+    save_spec(run, plain_spec(config))
     model, optimizer = make(config)
     for step in range(3):
         learn(model, optimizer, step)
@@ -87,7 +89,7 @@ def test_state_goes_on_exactly(tmp_path: Path, settings: dict[str, str]) -> None
     for m, o in ((model, optimizer), (other, its_optimizer)):
         learn(m, o, 7)
     assert_equal(model, other)
-    assert sorted(os.listdir(tmp_path)) == sorted([CONFIG, WEIGHTS, "state"])
+    assert sorted(os.listdir(tmp_path)) == sorted([CONFIG, SPEC, WEIGHTS, "state"])
     assert os.listdir(tmp_path / "state") == [Path(STATE).name]
 
 
@@ -256,7 +258,7 @@ def test_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest
     assert len(calls) == at + 1
     path = tmp_path / (STATE if at < 3 else WEIGHTS)
     assert f"{path}: disk full; the file is as it was, free some space" in text
-    assert sorted(os.listdir(tmp_path)) == sorted([CONFIG, WEIGHTS, "state"])
+    assert sorted(os.listdir(tmp_path)) == sorted([CONFIG, SPEC, WEIGHTS, "state"])
     assert os.listdir(tmp_path / "state") == [Path(STATE).name]
     assert_equal(load_run(tmp_path).model, before)  # the weights for inference are the old ones
     other, its_optimizer = make(seed=1)

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from lewm.config import DataConfig
 from lewm.data import ClipSampler, Store, StoreMeta, StoreWriter, split_episodes
+from lewm.run_spec import SPEC
 from lewm.train import NonFiniteLossError, load_run, loop, resume, train
 from lewm.train.checkpoint import CONFIG, DIVERGED, LOCK, METRICS, STATE, WEIGHTS
 from lewm.train.loop import training_part
@@ -137,7 +138,7 @@ def test_golden_loss_curve(reference: Path) -> None:
 
 
 def test_run_folder(reference: Path, store: Path) -> None:
-    assert sorted(os.listdir(reference)) == sorted([CONFIG, LOCK, METRICS, WEIGHTS, "state", "tensorboard"])
+    assert sorted(os.listdir(reference)) == sorted([CONFIG, LOCK, METRICS, SPEC, WEIGHTS, "state", "tensorboard"])
     assert checkpoint_step(reference) == 12
     run = load_run(reference)
     assert run.data == store

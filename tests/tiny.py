@@ -19,6 +19,7 @@ from lewm.config import (
 )
 from lewm.data import Store, StoreMeta, StoreWriter
 from lewm.model import WorldModel
+from lewm.run_spec import CameraSpec, RunSpec, save_spec
 from lewm.train.checkpoint import save_config, save_weights
 
 IMAGE = 32
@@ -150,13 +151,41 @@ def labelled_images(path: Path, *, groups: int = 10, size: int = 8, classes: int
     return Store(path)
 
 
-def untrained_run(path: Path, config: Config) -> Path:
+def untrained_run(path: Path, config: Config, spec: RunSpec | None = None) -> Path:
     """Write a run folder as training leaves it, with random weights and without data."""
     path.mkdir(parents=True)
     torch.manual_seed(0)
     save_config(path, config)
     save_weights(path, WorldModel(config))
+    save_spec(path, spec or plain_spec(config))
     return path
+
+
+def plain_spec(config: Config, **changes: Any) -> RunSpec:
+    """Return what a run of these settings says of a robot of which little is known."""
+    action, size = config.action, config.model.image_size
+    count = action.size if action.kind == "continuous" else 0
+    values: dict[str, Any] = {
+        "task": "dot",
+        "action_kind": action.kind,
+        "action_size": action.size,
+        "action_names": (),
+        "control_mode": action.control_mode,
+        "low": action.low or (-1.0,) * count,
+        "high": action.high or (1.0,) * count,
+        "max_change": action.max_change,
+        "fps": None,
+        "steps_in_row": 1,
+        "frame_skip": config.data.frame_skip,
+        "state_names": (),
+        "image_size": size,
+        "cameras": (CameraSpec(name="", fit=None, crop_box=None, left=0, top=0, width=size, height=size),),
+        "held_out": config.data.held_out,
+        "split_seed": config.data.split_seed,
+        "origin": {},
+        "package_version": "0.0.0",
+    }
+    return RunSpec(**values | changes)
 
 
 def make_fused_optimizer(model: Any, train: TrainConfig) -> Any:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from lewm.plan import LatentController as LatentController
     from lewm.plan import action_space as action_space
     from lewm.pretrained import load_pretrained as load_pretrained
+    from lewm.run_spec import RunSpec as RunSpec
+    from lewm.run_spec import load_spec as load_spec
     from lewm.train import LoadedRun as LoadedRun
     from lewm.train import load_run as load_run
     from lewm.train import resume as resume_run  # noqa: F401
@@ -53,6 +55,7 @@ _HOMES = {
     "LatentController": ("lewm.plan", "LatentController"),
     "LoadedRun": ("lewm.train", "LoadedRun"),
     "Recorder": ("lewm.envs", "Recorder"),
+    "RunSpec": ("lewm.run_spec", "RunSpec"),
     "Store": ("lewm.data", "Store"),
     "StoreMeta": ("lewm.data", "StoreMeta"),
     "StoreWriter": ("lewm.data", "StoreWriter"),
@@ -67,6 +70,7 @@ _HOMES = {
     "import_recording": ("lewm.data.importing", "import_recording"),
     "load_pretrained": ("lewm.pretrained", "load_pretrained"),
     "load_run": ("lewm.train", "load_run"),
+    "load_spec": ("lewm.run_spec", "load_spec"),
     "make_task": ("lewm.envs", "make_task"),
     "measure_lag": ("lewm.data.lag", "measure_lag"),
     "plan_once": ("lewm.evaluate", "plan_once"),

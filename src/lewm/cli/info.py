@@ -1,8 +1,10 @@
 """`lewm info`: sizes and parameter counts."""
 
+import dataclasses
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import Positional
@@ -10,6 +12,9 @@ from tyro.conf import Positional
 from lewm.cli.options import Pretrained, Settings, WithSettings, parse_settings, run_folder
 from lewm.cli.show import print_result, print_table
 from lewm.config import Config, preset
+
+if TYPE_CHECKING:
+    from lewm.run_spec import RunSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,17 +38,36 @@ def command(argv: list[str]) -> None:
         if args.settings != Settings.of(preset("tiny")):
             raise ValueError(f"run={run}: has settings of its own; leave the other options out, or the run")
         title, config = args.pretrained or str(run), load_config(run)
-    info = describe(config)
+    info, spec = describe(config), None if run is None else _spec(run)
+    if run is not None:
+        info["spec"] = spec and dataclasses.asdict(spec)
 
     def show() -> None:
         notes = {"total": " of the three", "target_encoder": " (EMA copy)", "steps_to_go": " (planning cost)"}
         order = ("encoder", "predictor", "action", "total", "target_encoder", "steps_to_go")
         counts = [(f"{name}{notes.get(name, '')}", f"{info['parameters'][name]:,}") for name in order]
         print_table(f"{title}: parameters", ("part", "number"), counts)
-        sizes = [(name.replace("_", " "), str(value)) for name, value in info.items() if name != "parameters"]
+        sizes = [
+            (name.replace("_", " "), str(value)) for name, value in info.items() if name not in ("parameters", "spec")
+        ]
         print_table(f"{title}: sizes", ("size", "value"), sizes)
+        if spec is not None:
+            print_table(f"{title}: what it is for", ("what", "value"), list(spec.in_words().items()))
 
     print_result(args.json, info, show)
+
+
+def _spec(run: Path) -> "RunSpec | None":
+    """Return what a run says of its robot; of a run of an earlier version, say what writes it."""
+    from lewm.run_spec import SPEC, load_spec
+
+    try:
+        return load_spec(run)
+    except ValueError as error:
+        if (run / SPEC).exists():
+            raise
+        print(f"warning: {error}", file=sys.stderr)
+        return None
 
 
 def describe(config: Config) -> dict[str, Any]:

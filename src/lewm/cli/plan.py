@@ -45,7 +45,7 @@ def command(argv: list[str]) -> None:
         config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, episodes=args.episodes))
     if args.start is not None and args.goal is None:
         raise ValueError(f"start={args.start}: a plan needs a goal; give --goal")
-    if args.goal is not None and (args.start is not None or not _is_simulated(args.data, config)):
+    if args.goal is not None and (args.start is not None or not _is_simulated(args.run, args.data, config)):
         return _plan_once(args, args.goal, config)
     assert args.run is not None
     from lewm.evaluate import plan_pretrained, plan_run
@@ -68,15 +68,16 @@ def command(argv: list[str]) -> None:
     print_result(args.json, planning, show)
 
 
-def _is_simulated(data: Path | None, config: Config) -> bool:
-    """Say whether the true dynamics of a run's data are at hand."""
+def _is_simulated(run: Path | None, data: Path | None, config: Config) -> bool:
+    """Say whether the true dynamics of a run's task are at hand."""
     from lewm.data import Store
     from lewm.evaluate.run import has_simulator
+    from lewm.run_spec import load_spec
 
     path = data or config.data.path
-    if not path or (data is None and not Path(path).is_dir()):
-        return True  # closed loop says what is missing
-    return has_simulator(Store(path))
+    if run is None or not path or (data is None and not Path(path).is_dir()):
+        return True  # of a model that comes with the package; and closed loop says what is missing
+    return has_simulator(load_spec(run), Store(path))
 
 
 def _plan_once(args: Plan, goal: str, config: Config) -> None:

@@ -1,9 +1,10 @@
 """Several cameras in one square frame: where each lies, and how live frames are put together as an import does it."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from lewm.data.fit import Frame, FrameFit, FrameFitter
 from lewm.data.store import StoreMeta
 from lewm.files import shorten
+from lewm.run_spec import CameraSpec, Fit, RunSpec
 
 SMALLEST_TILE = 4
 
@@ -81,6 +83,26 @@ def camera_tiles(meta: StoreMeta) -> dict[str, Tile]:
         return _no_tiles(stored)
 
 
+def camera_specs(meta: StoreMeta) -> tuple[CameraSpec, ...]:
+    """Return the cameras of a store's frames in order, and how their pictures were fitted.
+
+    Raises:
+        ValueError: what `origin` says of them makes no sense.
+    """
+    origin, tiles = meta.origin, camera_tiles(meta)
+    fit, box = origin.get("fit"), origin.get("crop_box")
+    if fit not in (None, *get_args(Fit)):
+        raise ValueError(f"origin.fit={shorten(fit, 80)}: must be one of {', '.join(get_args(Fit))}; restore it")
+    crop_box: Any = tuple(box) if isinstance(box, list) else None
+    if not tiles:
+        given: Any = [names for key in ("cameras", "camera_keys", "images") if (names := origin.get(key))]
+        name = given[0][0] if given and isinstance(given[0], list) and len(given[0]) == 1 else ""
+        tiles = {name if isinstance(name, str) else "": tile(1, meta.image_size)[0]}
+    return tuple(
+        CameraSpec(name=name, fit=fit, crop_box=crop_box, **dataclasses.asdict(part)) for name, part in tiles.items()
+    )
+
+
 def _no_tiles(stored: object) -> dict[str, Tile]:
     raise ValueError(
         f"origin.tiles={shorten(stored, 80)}: must be left, top, width and height of each camera; restore it"
@@ -91,29 +113,38 @@ class CameraFitter:
     """Fit one frame of every camera into one square frame. Not shared between threads.
 
     Args:
-        fit: what is wanted; of several cameras, of each in its tile.
+        fit: what is wanted: of all cameras, or of each; of several cameras, of each in its tile.
         tiles: where each camera lies; one that fills the frame if not given.
     """
 
-    def __init__(self, fit: FrameFit, tiles: Sequence[Tile] = ()) -> None:
-        self.fit = fit
-        self.tiles: tuple[Tile, ...] = tuple(tiles) or tile(1, fit.image_size)
+    def __init__(self, fit: FrameFit | Sequence[FrameFit], tiles: Sequence[Tile] = ()) -> None:
+        fits = [fit] * max(len(tiles), 1) if isinstance(fit, FrameFit) else fit
+        self._size = fits[0].image_size
+        self.tiles: tuple[Tile, ...] = tuple(tiles) or tile(1, self._size)
         """Where each camera lies."""
-        self._fitters = [FrameFitter(fit, (part.height, part.width)) for part in self.tiles]
+        self._fitters = [
+            FrameFitter(one, (part.height, part.width)) for one, part in zip(fits, self.tiles, strict=True)
+        ]
 
     @classmethod
-    def of(cls, meta: StoreMeta) -> Self:
-        """Make the fitter that an import made a store's frames with, so that live frames become the same.
+    def of(cls, described: RunSpec | StoreMeta) -> Self:
+        """Make the fitter that the frames of a run or a store were made with, so that live frames become the same.
+
+        Args:
+            described: a run's `spec`, or a store's `meta`.
 
         Raises:
-            ValueError: the store does not say how its frames were fitted.
+            ValueError: it does not say how its frames were fitted.
         """
-        origin = meta.origin
-        if "fit" not in origin:
-            raise ValueError(f"origin: the store of {meta.task} says no fit; make a FrameFit as its frames were made")
-        box = origin.get("crop_box")
-        fit = FrameFit(image_size=meta.image_size, fit=origin["fit"], crop_box=None if box is None else tuple(box))
-        return cls(fit, tuple(camera_tiles(meta).values()))
+        cameras = described.cameras if isinstance(described, RunSpec) else camera_specs(described)
+        fits = []
+        for camera in cameras:
+            if camera.fit is None:
+                raise ValueError(
+                    f"fit=None: the data of {described.task} says no fit; make a FrameFit as its frames were made"
+                )
+            fits.append(FrameFit(image_size=described.image_size, fit=camera.fit, crop_box=camera.crop_box))
+        return cls(fits, [Tile(left=one.left, top=one.top, width=one.width, height=one.height) for one in cameras])
 
     def __call__(self, *views: Frame) -> npt.NDArray[np.uint8]:
         """Return one frame (image_size, image_size, 3) uint8 of one view of each camera, in the order of the tiles.
@@ -125,7 +156,7 @@ class CameraFitter:
             raise ValueError(f"views={len(views)}: must be one of each of the {len(self.tiles)} cameras; give them all")
         if len(views) == 1:
             return self._fitters[0](views[0])
-        frame = np.zeros((self.fit.image_size, self.fit.image_size, 3), dtype=np.uint8)
+        frame = np.zeros((self._size, self._size, 3), dtype=np.uint8)
         for part, fitter, view in zip(self.tiles, self._fitters, views, strict=True):
             frame[part.place] = fitter(view)
         return frame
@@ -133,7 +164,6 @@ class CameraFitter:
     def describe(self, shapes: Sequence[tuple[int, int]]) -> str:
         """Say in a few words what happens to frames of the cameras' heights and widths."""
         said = [
-            self.fit.describe(*shape, size=(part.height, part.width))
-            for shape, part in zip(shapes, self.tiles, strict=True)
+            fitter.fit.describe(*shape, size=fitter.size) for shape, fitter in zip(shapes, self._fitters, strict=True)
         ]
         return "; ".join(dict.fromkeys(said))

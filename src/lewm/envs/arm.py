@@ -2,7 +2,6 @@
 
 from typing import ClassVar, Literal
 
-import gymnasium
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -43,14 +42,13 @@ class Arm(Task):
     action_kind: ClassVar[Literal["continuous", "discrete"]] = "continuous"
     action_size: ClassVar[int] = 2
     action_names: ClassVar[tuple[str, ...]] = ("shoulder_target", "elbow_target")
+    action_limits: ClassVar[tuple[float, ...]] = LIMITS
     control_mode: ClassVar[ControlMode] = "position"
     default_image_size: ClassVar[int] = 96
     hold: ClassVar[int] = HOLD
 
     def __init__(self, image_size: int = 96) -> None:
         super().__init__(image_size)
-        limits = np.array(LIMITS, dtype=np.float32)
-        self.action_space = gymnasium.spaces.Box(-limits, limits)
         self._state = np.zeros(4, dtype=np.float32)
 
     @property

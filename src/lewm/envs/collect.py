@@ -63,18 +63,8 @@ def collect(
         raise ValueError(f"workers={workers}: must be at least 1; leave it out for one a core")
     check_folder(Path(out), "out")
     task = make_task(task_name, image_size)
-    meta = StoreMeta(
-        task=task_name,
-        image_size=task.image_size,
-        action_kind=task.action_kind,
-        action_size=task.action_size,
-        action_names=task.action_names,
-        control_mode=task.control_mode,
-        control_evidence="" if task.control_mode == "unknown" else "given by the task",
-        state_names=task.state_names,
-        fps=float(task.metadata["render_fps"]),
-        source=f"lewm collect, seed {seed}, episode length {episode_length}",
-        origin={"format": "collect", "name": task_name},
+    meta = task_meta(
+        type(task), image_size=task.image_size, source=f"lewm collect, seed {seed}, episode length {episode_length}"
     )
     with StoreWriter(out, meta) as writer:
         todo = range(writer.num_episodes, episodes)
@@ -89,6 +79,23 @@ def collect(
                 writer.append(frames, actions, states, source="behaviour", seed=episode_seed)
                 count(len(frames))
     return Store(out)
+
+
+def task_meta(task: type[Task], *, image_size: int, source: str = "") -> StoreMeta:
+    """Return the metadata of a store of a task's episodes."""
+    return StoreMeta(
+        task=task.name,
+        image_size=image_size,
+        action_kind=task.action_kind,
+        action_size=task.action_size,
+        action_names=task.action_names,
+        control_mode=task.control_mode,
+        control_evidence="" if task.control_mode == "unknown" else "given by the task",
+        state_names=task.state_names,
+        fps=float(task.metadata["render_fps"]),
+        source=source,
+        origin={"format": "collect", "name": task.name},
+    )
 
 
 def _collect_all(task: Task, todo: range, length: int, seed: int, workers: int) -> Generator[_Episode]:

@@ -1,13 +1,24 @@
 """The tasks by name."""
 
+from lewm.data.store import StoreMeta
 from lewm.envs.arm import Arm
 from lewm.envs.push_t import PushT
 from lewm.envs.reacher import Reacher
 from lewm.envs.task import Task
 from lewm.envs.two_room import TwoRoom, TwoRoomDiscrete
 from lewm.names import did_you_mean
+from lewm.run_spec import RunSpec
 
 TASKS: dict[str, type[Task]] = {task.name: task for task in (TwoRoom, TwoRoomDiscrete, PushT, Reacher, Arm)}
+
+
+def known_task(described: RunSpec | StoreMeta) -> type[Task] | None:
+    """Return the task that a run or a store is of; None if it is of another robot, even one that is called the same."""
+    task = TASKS.get(described.task)
+    if task is None or described.state_names not in ((), task.state_names):
+        return None
+    same = (described.action_kind, described.action_size) == (task.action_kind, task.action_size)
+    return task if same else None
 
 
 def make_task(name: str, image_size: int | None = None) -> Task:

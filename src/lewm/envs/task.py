@@ -40,6 +40,8 @@ class Task(gymnasium.Env[NDArray[np.uint8], Any]):
     action_size: ClassVar[int]
     action_names: ClassVar[tuple[str, ...]] = ()
     """Names of the entries of a continuous action."""
+    action_limits: ClassVar[tuple[float, ...]] = ()
+    """Size that each entry of a continuous action has at most; 1 for all if empty."""
     control_mode: ClassVar[ControlMode] = "unknown"
     hold: ClassVar[int] = 0
     """Last environment steps of an episode in which the goal must hold; 0 where reaching it once is enough."""
@@ -55,9 +57,15 @@ class Task(gymnasium.Env[NDArray[np.uint8], Any]):
         self.render_mode = "rgb_array"
         self.observation_space = gymnasium.spaces.Box(0, 255, (image_size, image_size, 3), np.uint8)
         if self.action_kind == "continuous":
-            self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.action_size,), np.float32)
+            limits = np.array(self.limits(), dtype=np.float32)
+            self.action_space = gymnasium.spaces.Box(-limits, limits)
         else:
             self.action_space = gymnasium.spaces.Discrete(self.action_size)
+
+    @classmethod
+    def limits(cls) -> tuple[float, ...]:
+        """Return the size (A,) that each entry of a continuous action has at most."""
+        return cls.action_limits or (1.0,) * cls.action_size
 
     @property
     @abstractmethod

@@ -5,19 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lewm.config import Config
 from lewm.evaluate.frames import encode_frames
 from lewm.evaluate.goal import frame_index, goal_report
-from lewm.evaluate.run import Evaluation, finite, open_run, require_actions, state_reader
+from lewm.evaluate.run import finite, open_run, require_actions, state_reader
 from lewm.plan import (
     ActionSpace,
     FrameGoal,
     LatentController,
-    action_space,
     goal_cost,
     latent_cost_fn,
     parse_frame,
@@ -78,7 +76,7 @@ def plan_once(
 
     # What was told last, where actions are positions: the row before, or at an episode's first frame its own.
     command = store.actions[index - 1 if begin.index else index][None]
-    space = data_space(of)
+    space = of.space
     space = space.at(torch.tensor(command, device=space.device))
     generator = torch.Generator(space.device).manual_seed(settings.seed)
     controller = LatentController(model, settings, space, batch=1, generator=generator)
@@ -107,17 +105,6 @@ def plan_once(
         results["predicted_state"] = read.read(controller.imagined()[0, -1])
         results["start_state"] = dict(zip(store.meta.state_names, store.states[index].tolist(), strict=True))
     return finite(results)
-
-
-def data_space(of: Evaluation) -> ActionSpace:
-    """Return what is searched: the task's actions, or those within the range of the training episodes' actions."""
-    if of.task is not None:
-        return of.space(of.task)
-    if of.config.action.kind == "discrete":
-        return action_space(of.config, device=of.model.device)
-    episodes = [of.store.actions[of.store.episode(e)] for e in of.train.tolist()]
-    low, high = np.min([part.min(0) for part in episodes], axis=0), np.max([part.max(0) for part in episodes], axis=0)
-    return action_space(of.config, low, high, device=of.model.device)
 
 
 def random_plans(space: ActionSpace, horizon: int, generator: torch.Generator) -> Tensor:

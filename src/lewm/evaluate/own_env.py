@@ -26,10 +26,10 @@ from lewm.evaluate.closed_loop import held_from, newcombe_interval, wilson_inter
 from lewm.evaluate.doctor import env_verdict
 from lewm.evaluate.frames import episode_of
 from lewm.evaluate.goal import frame_index
-from lewm.evaluate.open_loop import data_space
 from lewm.evaluate.run import Evaluation, open_run, require_actions, show_progress
 from lewm.plan import LatentController, parse_frame
 from lewm.pretrained import pretrained_names
+from lewm.run_spec import RunSpec
 
 EPISODES = 50
 
@@ -87,7 +87,7 @@ def evaluate_env(
         lewm.evaluate_env("runs/mine", lambda: gymnasium.make("Mine-v0", render_mode="rgb_array"), success=success)
 
     Episode i starts with `env.reset(seed=...)`, by the same seed for both policies. Frames come from `render()` and are
-    fitted as the store's were. The controller's actions are clipped to the action space.
+    fitted as the run's were. The controller's actions are clipped to the action space.
 
     Args:
         run: run folder.
@@ -100,7 +100,7 @@ def evaluate_env(
         budget: environment steps in which the goal must be reached; None takes `eval.budget`.
         hold: last environment steps of the budget in which the goal must hold; 0 where reaching it once is enough.
         seed: of starts, goals, the random policy and the planner; None takes the run's.
-        fit: how frames become squares, where the store does not say how its own did.
+        fit: how frames become squares, where the run does not say how its own did.
         command: where the run's actions are positions, `command(env)` gives the present one (A,) when an episode starts
             (such as where the robot's joints are); plans lead on from there.
         data: store; None takes the one that the run was trained on.
@@ -133,17 +133,17 @@ def evaluate_env(
             raise ValueError(f"{name}={value}: must be at least {least}; give a larger number")
     if not 0 <= hold <= steps:
         raise ValueError(f"hold={hold}: must be 0 to the budget of {steps} steps; use 0 where reaching once is enough")
-    if (command is None) == data_space(of).relative:
+    if (command is None) == of.space.relative:
         raise ValueError(
             "command=None: the run's actions are positions, planned from the present one on; give a function of the "
             "environment, such as one that tells where its joints are"
             if command is None
             else "command: the run's actions are no positions, and no plan starts from one; leave it out"
         )
-    fitted = _fitter(of.store, fit)
+    fitted = _fitter(of.spec, fit)
     wanted = _draw_goals(of, count) if goals is None else _given_goals(of.store, goals, count, fitted)
     with contextlib.ExitStack() as stack:
-        envs = _make_envs(make_env, count, stack, of.store)
+        envs = _make_envs(make_env, count, stack, of.spec)
         fleet = _Fleet(envs, wanted, success, fitted, budget=steps, hold=hold, seed=of.config.seed)
         policy = _ModelPolicy(of, np.stack([goal.frame for goal in wanted]), envs, command)
         with show_progress(progress) as stage:
@@ -273,13 +273,13 @@ class _ModelPolicy:
         envs: Sequence[gymnasium.Env],
         command: Callable[[Any], npt.ArrayLike] | None,
     ) -> None:
-        space, config = data_space(of), of.config
+        space, config = of.space, of.config
         generator = torch.Generator(space.device).manual_seed(config.seed)
         self._controller = LatentController(of.model, config, space, batch=len(goals), generator=generator)
         self._goals, self._envs, self._command = goals, envs, command
         self._episodes = np.arange(len(goals))
-        self._in_row = _steps_in_row(of.store)
-        self.pause = config.data.frame_skip * self._in_row
+        self._in_row = of.spec.steps_in_row
+        self.pause = of.spec.steps_in_model_step
         """Environment steps of a model step."""
         self.newest = min(config.plan.execute, config.model.history)
         """Frames that a decision looks at, but for the first."""
@@ -301,30 +301,23 @@ class _ModelPolicy:
         return rows if rows.ndim == 2 else rows.reshape(len(rows), rows.shape[1] * self._in_row, -1)
 
 
-def _steps_in_row(store: Store) -> int:
-    """Return how many recorded actions an action of the store is made of: an import may have left frames out."""
-    skip = store.meta.origin.get("frame_skip", 1)
-    return skip if isinstance(skip, int) and skip > 1 and store.meta.action_size % skip == 0 else 1
-
-
-def _fitter(store: Store, fit: Literal["crop", "pad", "stretch"] | None) -> Fit:
-    """Return what makes pictures into frames as the store's are."""
-    meta = store.meta
-    kind, box, cameras = (meta.origin.get(name) for name in ("fit", "crop_box", "cameras"))
-    if fit is not None and kind is not None and fit != kind:
-        raise ValueError(f"fit={fit}: {store.path} was fitted by {kind}; leave it out")
-    if cameras is not None and len(cameras) > 1:
+def _fitter(spec: RunSpec, fit: Literal["crop", "pad", "stretch"] | None) -> Fit:
+    """Return what makes pictures into frames as those are that the run was trained on."""
+    camera, known = spec.cameras[0], spec.cameras[0].fit or fit
+    if fit is not None and fit != known:
+        raise ValueError(f"fit={fit}: the run's frames were fitted by {known}; leave it out")
+    if len(spec.cameras) > 1:
+        names = ", ".join(camera.name for camera in spec.cameras)
         raise ValueError(
-            f"cameras={', '.join(map(str, cameras))[:100]}: frames of {store.path} are tiled of several cameras, and "
-            "render() gives one picture; train on one camera"
+            f"cameras={names[:100]}: the run's frames are tiled of several cameras, and render() gives one picture; "
+            "train on one camera"
         )
-    known: Any = kind or fit
-    fitter = FrameFitter(FrameFit(image_size=meta.image_size, fit=known or "crop", crop_box=box and tuple(box)))
+    fitter = FrameFitter(FrameFit(image_size=spec.image_size, fit=known or "crop", crop_box=camera.crop_box))
 
     def fitted(frame: Frames) -> Frames:
         if known is None and frame.ndim == 3 and frame.shape[0] != frame.shape[1]:
             raise ValueError(
-                f"frame={frame.shape[1]}x{frame.shape[0]}: is no square, and the store does not say how its frames "
+                f"frame={frame.shape[1]}x{frame.shape[0]}: is no square, and the run does not say how its frames "
                 "were fitted; give fit='crop', 'pad' or 'stretch'"
             )
         return np.array(fitter(frame))  # a copy: environments use their arrays again
@@ -333,9 +326,9 @@ def _fitter(store: Store, fit: Literal["crop", "pad", "stretch"] | None) -> Fit:
 
 
 def _make_envs(
-    make_env: Callable[[], gymnasium.Env], count: int, stack: contextlib.ExitStack, store: Store
+    make_env: Callable[[], gymnasium.Env], count: int, stack: contextlib.ExitStack, spec: RunSpec
 ) -> list[gymnasium.Env]:
-    """Make an environment an episode, and check each against the store."""
+    """Make an environment an episode, and check each against the run."""
     if isinstance(make_env, gymnasium.Env) or not callable(make_env):
         raise ValueError(
             f"make_env={type(make_env).__name__}: must be a function that makes an environment, as lambda: MyEnv()"
@@ -355,7 +348,7 @@ def _make_envs(
                 "render_mode='rgb_array'"
             )
         kind, size = action_kind(env.action_space)
-        wants = store.meta.action_kind, store.meta.action_size // _steps_in_row(store)
+        wants = spec.action_kind, spec.action_size // spec.steps_in_row
         if (kind, size) != wants:
             raise ValueError(
                 f"action_space={' '.join(str(env.action_space).split())[:100]}: is {kind} of size {size}, and the "

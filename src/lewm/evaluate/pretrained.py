@@ -9,10 +9,11 @@ from typing import Any
 
 from lewm.config import Config
 from lewm.device import resolve_device
-from lewm.envs import TASKS, collect
+from lewm.envs import collect
 from lewm.evaluate.goal import closed_loop_goal
 from lewm.evaluate.run import Evaluation, evaluate_model, open_run, plan_model
 from lewm.pretrained import pretrained_run
+from lewm.run_spec import load_spec
 from lewm.train.checkpoint import load_config
 
 FRESH_SEED = 1_000_000
@@ -49,7 +50,7 @@ def open_pretrained(
     settings, fit_episodes = config or own, FIT_EPISODES if fit else 0
     with tempfile.TemporaryDirectory(prefix="lewm-") as folder:
         store = collect(
-            name,
+            load_spec(run).task,
             Path(folder) / "store",
             episodes=fit_episodes + math.ceil(settings.eval.episodes / STARTS_PER_EPISODE),
             image_size=own.model.image_size,
@@ -82,7 +83,7 @@ def plan_pretrained(
 
         check_video(Path(video))
     if goal is not None and data is None:
-        closed_loop_goal(goal, TASKS[pretrained_run(name).name].state_names)
+        closed_loop_goal(goal, load_spec(pretrained_run(name)).state_names)
     fit = goal is not None and not goal.startswith("frame:")  # a goal given by the state is read by a probe
     opened = open_pretrained(name, data=data, device=device, config=config, fit=fit, progress=progress)
     with opened as of:

@@ -119,7 +119,7 @@ class _Page:
             "seed": self.run.config.get("seed"),
             "task": self.run.entry("data", "task"),
             "steps trained": int(self.run.metrics["step"][1][-1]) if "step" in self.run.metrics else None,
-        }
+        } | ({} if self.run.spec is None else self.run.spec.in_words())
         listed = "".join(
             f"<div><dt>{name}</dt><dd>{html.escape(str(value))}</dd></div>"
             for name, value in facts.items()

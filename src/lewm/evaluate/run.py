@@ -50,6 +50,7 @@ from lewm.config import Config
 from lewm.data.images import LABEL
 from lewm.data.store import Store, split_episodes
 from lewm.envs import TASKS, Task, make_task
+from lewm.envs.registry import known_task
 from lewm.evaluate.angles import RADIANS, full_turns
 from lewm.evaluate.class_probe import LabelledImages, measure_classes
 from lewm.evaluate.closed_loop import (
@@ -78,8 +79,8 @@ from lewm.files import atomic_path, check_file, write_text
 from lewm.model import FrameModel
 from lewm.objective.spectrum import spectrum_report
 from lewm.plan import ActionSpace, RegionGoal, StateGoal, action_space
-from lewm.pretrained import pretrained_names, pretrained_run
 from lewm.progress import progress_bars
+from lewm.run_spec import RunSpec
 from lewm.train.checkpoint import load_run
 
 HELD_OUT_FRAMES = 1000  # for probes, the spectrum, the projection and as nearest neighbours
@@ -101,14 +102,14 @@ class Evaluation:
     train: NDArray[np.int64]
     held_out: NDArray[np.int64]
     task: Task | None
-    """The true dynamics, when the store comes from a known task and tells its states."""
+    """The true dynamics, when the run is of a known task and the store tells its states."""
+    spec: RunSpec
 
-    def space(self, task: Task) -> ActionSpace:
+    @property
+    def space(self) -> ActionSpace:
         """What the planner searches."""
-        if task.action_kind == "discrete":
-            return action_space(self.config, device=self.model.device)
-        low, high = task.action_space.low, task.action_space.high  # pyright: ignore[reportAttributeAccessIssue]
-        return action_space(self.config, low, high, device=self.model.device)
+        bounds = (self.spec.low, self.spec.high) if self.spec.action_kind == "continuous" else ()
+        return action_space(self.config, *bounds, device=self.model.device)
 
 
 def open_run(
@@ -157,7 +158,7 @@ def open_run(
     ):
         if has != wants:
             raise ValueError(f"{name}={has}: {path} does not fit {run}, which has {wants}; give the data of this run")
-    own = _task_of(run, loaded.data)
+    own = loaded.spec.task
     if own != store.meta.task and {own, store.meta.task} <= TASKS.keys():
         raise ValueError(f"data={path}: is of task {store.meta.task}, and the model of {own}; give a store of {own}")
     if fit_episodes is None:
@@ -165,24 +166,14 @@ def open_run(
         train, held_out = split_episodes(store.num_episodes, held_out=share, seed=seed)
     else:
         train, held_out = np.split(np.arange(store.num_episodes), [fit_episodes])
-    task = make_task(store.meta.task, store.meta.image_size) if has_simulator(store) else None
-    return Evaluation(run, settings, loaded.model, store, train, held_out, task)
+    task = make_task(own, loaded.spec.image_size) if has_simulator(loaded.spec, store) else None
+    return Evaluation(run, settings, loaded.model, store, train, held_out, task, loaded.spec)
 
 
-def _task_of(run: Path, data: Path | None) -> str | None:
-    """Return the task of a model: the name of one that comes with the package, else that of the run's own store."""
-    if run.name in pretrained_names() and run == pretrained_run(run.name):
-        return run.name
-    try:
-        return None if data is None else Store(data).meta.task
-    except (OSError, ValueError):  # gone or damaged, and another store is given
-        return None
-
-
-def has_simulator(store: Store) -> bool:
-    """Say whether the true dynamics are at hand: the store comes from a known task and tells its states."""
-    meta = store.meta
-    return meta.task in TASKS and store.states is not None and meta.state_names == TASKS[meta.task].state_names
+def has_simulator(spec: RunSpec, store: Store) -> bool:
+    """Say whether the true dynamics are at hand: the run is of a known task, and the store tells its states."""
+    task = known_task(spec)
+    return task is not None and known_task(store.meta) is task and store.states is not None
 
 
 def evaluate_run(
@@ -317,7 +308,7 @@ def plan_model(
     task = of.task
     if task is None:
         raise ValueError(
-            f"task={of.store.meta.task}: planning in closed loop needs a known task and its states, of "
+            f"task={of.spec.task}: planning in closed loop needs a known task and its states, of "
             f"{', '.join(TASKS)}; measure your own by lewm.evaluate_env, or give --goal to plan once from a frame"
         )
     starts = _starts(of)
@@ -375,7 +366,7 @@ def describe(of: Evaluation) -> dict[str, Any]:
         "seed": config.seed,
         "machine": machine(of.model.device),
         "data": {
-            "task": store.meta.task,
+            "task": of.spec.task,
             "episodes": {"train": len(of.train), "held_out": len(of.held_out)},
             "frame_skip": config.data.frame_skip,
             "state_names": list(store.meta.state_names),
@@ -545,7 +536,7 @@ def _run_model(
     of: Evaluation, task: Task, starts: Starts, success: Success, tick: Tick, *, record: int
 ) -> tuple[dict[str, Any], Loop, ModelPolicy]:
     """Run the model, the random policy and the straight way from the same starts, and sum up."""
-    policy = ModelPolicy(of.model, of.config, task, starts, of.space(task), record=record)
+    policy = ModelPolicy(of.model, of.config, task, starts, of.space, record=record)
     planning, loop = measure_policy(of, task, starts, success, policy, tick)
     planning |= {
         "seconds_per_plan": policy.seconds / policy.plans,  # of one environment, planned in a batch
@@ -643,7 +634,7 @@ def _measure_split(
 ) -> dict[str, Any]:
     """Run the planner alone and the cost alone from the first of the same starts, beside the model's `success`."""
     config, some = of.config, starts.first(of.config.eval.split_episodes)
-    count, space, plan = len(some.index), of.space(task), config.plan
+    count, space, plan = len(some.index), of.space, config.plan
     policies = {
         "planner_alone": planner_alone(task, some, space, plan, seed=config.seed),
         "cost_alone": cost_alone(of.model, task, some, space, plan, seed=config.seed),

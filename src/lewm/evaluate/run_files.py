@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lewm.run_spec import RunSpec, load_spec
+
 
 def _finite(value: Any) -> float | None:
     """Return a finite number as it is, and anything else as None."""
@@ -25,6 +27,13 @@ def _read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _read_spec(run: Path) -> RunSpec | None:
+    try:
+        return load_spec(run)
+    except (OSError, ValueError):
+        return None
 
 
 def _read_metrics(path: Path) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
@@ -58,13 +67,15 @@ def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 class RunFiles:
-    """The contents of config.json, metrics.jsonl, eval.json and eval.npz, as far as they are there and make sense."""
+    """The contents of config.json, spec.json, metrics.jsonl, eval.json and eval.npz, as far as they make sense."""
 
     def __init__(self, run: Path) -> None:
         """Read a run folder."""
         self.path = run
         self.name = run.resolve().name
         self.config = _read_object(run / "config.json")
+        self.spec = _read_spec(run)
+        """What the run says of its robot, or None."""
         self.metrics = _read_metrics(run / "metrics.jsonl")
         """Steps and values of each metric."""
         self._evaluation = _read_object(run / "eval.json")

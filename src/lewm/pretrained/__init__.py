@@ -1,6 +1,7 @@
 """Trained models that come with the package: a folder each, named after the task, that holds a run's files.
 
-`config.json`, `weights.safetensors`, and `metrics.json`, what was measured when it was made. Loading executes nothing.
+`config.json`, `spec.json`, `weights.safetensors`, and `metrics.json`, what was measured when it was made. Loading
+executes nothing.
 """
 
 from pathlib import Path

@@ -111,7 +111,7 @@ class GCBC(Rival):
         starts = make_starts(
             of.store, of.held_out, count=settings.episodes, goal_offset=settings.goal_offset, seed=config.seed
         )
-        policy = Cloned(self, task, starts, of.space(task))
+        policy = Cloned(self, task, starts, of.space)
         planning, _ = measure_policy(of, task, starts, reaches(task, starts), policy)
         return {
             **dict.fromkeys(field.name for field in dataclasses.fields(PlanConfig)),

@@ -23,6 +23,7 @@ from lewm.rivals.rival import Rival
 from lewm.rivals.swm import SWMLeWM
 from lewm.rivals.tdmpc2 import TDMPC2
 from lewm.train.checkpoint import with_data
+from lewm.train.describe import spec_of
 from lewm.train.loop import NonFiniteLossError, action_moments, check_store, training_part
 from lewm.train.schedule import learning_rate, make_optimizer
 
@@ -63,9 +64,10 @@ def run_rival(name: str, config: Config, data: str | Path, *, progress: bool = F
     began = time.perf_counter()
     train_rival(model, store, training_part(train, config.data), progress=progress)
     seconds = time.perf_counter() - began
-    task = make_task(store.meta.task, store.meta.image_size) if has_simulator(store) else None
+    spec = spec_of(store, config)
+    task = make_task(spec.task, spec.image_size) if has_simulator(spec, store) else None
     # a policy has less than a `FrameModel`, and measures only what it has
-    of = Evaluation(Path(name), config, model, store, train, held_out, task)  # pyright: ignore[reportArgumentType]
+    of = Evaluation(Path(name), config, model, store, train, held_out, task, spec)  # pyright: ignore[reportArgumentType]
     return model.evaluate(of, progress=progress) | {"parameters": model.num_parameters, "train_seconds": seconds}
 
 

@@ -15,6 +15,7 @@ from lewm.data.store import Store, split_episodes
 from lewm.device import resolve_device
 from lewm.files import atomic_path, check_space, write_text
 from lewm.model import WorldModel
+from lewm.run_spec import SPEC, RunSpec, check_spec, load_spec
 
 # What makes two encoders interchangeable.
 ENCODER_SETTINGS = (
@@ -40,6 +41,7 @@ class LoadedRun:
     config: Config
     model: WorldModel
     data: Path | None
+    spec: RunSpec
 
 
 def save_config(run: Path, config: Config) -> None:
@@ -78,16 +80,23 @@ def load_run(run: str | Path, device: str | None = None) -> LoadedRun:
         device: auto, cpu, cuda or mps; None takes the configuration's setting.
 
     Raises:
-        ValueError: If the folder has no configuration or no weights, or they do not fit together.
+        ValueError: If the folder has no configuration, no weights or no description, or they do not fit together.
     """
     run = Path(run)
+    model = _load_model(run)
+    config, spec = model.config, load_spec(run)
+    check_spec(spec, config, str(run / SPEC))
+    data = Path(config.data.path) if config.data.path else None
+    return LoadedRun(config, model.to(resolve_device(device or config.device)).eval(), data, spec)
+
+
+def _load_model(run: Path) -> WorldModel:
     config = load_config(run)
     if not (run / WEIGHTS).is_file():
         raise ValueError(f"run={run}: has no {WEIGHTS}; go on with `lewm train --resume {run}`")
     model = WorldModel(config)
     load_weights(model, _read(run / WEIGHTS), run / WEIGHTS)
-    data = Path(config.data.path) if config.data.path else None
-    return LoadedRun(config, model.to(resolve_device(device or config.device)).eval(), data)
+    return model
 
 
 def load_encoder(model: WorldModel, run: Path) -> None:
@@ -98,7 +107,7 @@ def load_encoder(model: WorldModel, run: Path) -> None:
     """
     setting = f"train.encoder_from={run}"
     try:
-        other = load_run(run, "cpu")
+        other = _load_model(run)
     except ValueError as error:
         raise ValueError(f"{setting}: {error}") from None
     ours, theirs = model.config.model, other.config.model
@@ -110,7 +119,7 @@ def load_encoder(model: WorldModel, run: Path) -> None:
         )
         raise ValueError(f"{setting}: its encoder has {found}, and this run another; use {options}")
     online = theirs.inference_encoder == "online"
-    weights = (other.model.encoder if online else other.model.target_encoder).state_dict()
+    weights = (other.encoder if online else other.target_encoder).state_dict()
     for encoder in (model.encoder, model.target_encoder):
         encoder.load_state_dict(weights)
 

@@ -34,6 +34,7 @@ from lewm.model.mask import sample_context
 from lewm.objective import make_regulariser
 from lewm.objective.spectrum import spectrum_report
 from lewm.progress import progress_bars
+from lewm.run_spec import SPEC, save_spec
 from lewm.train.batches import batches_on
 from lewm.train.checkpoint import (
     CONFIG,
@@ -52,6 +53,7 @@ from lewm.train.checkpoint import (
     save_weights,
     with_data,
 )
+from lewm.train.describe import spec_of
 from lewm.train.reached import Reached, measure_reached
 from lewm.train.schedule import ema_momentum, learning_rate, make_optimizer, regulariser_weight
 from lewm.train.step import train_step
@@ -190,8 +192,11 @@ def _take_steps(config: Config, store: Store, run: Path, *, progress: bool) -> N
     if rank() == 0:
         check_room(run, model)
     # only now: settings that do not fit leave no folder behind, and no other process trains the run
-    if rank() == 0 and not ((run / CONFIG).exists() and load_config(run) == config):
-        save_config(run, config)
+    if rank() == 0:
+        if not ((run / CONFIG).exists() and (run / SPEC).exists()):
+            save_spec(run, spec_of(store, config))
+        if not ((run / CONFIG).exists() and load_config(run) == config):
+            save_config(run, config)
     if config.action.kind == "continuous":
         model.action_embed.standardise(*action_moments(store, episodes))
     model.to(device).train()
@@ -337,7 +342,7 @@ def _describe_divergence(row: dict[str, Any], index: NDArray[np.int64], run: Pat
 def _set_aside(run: Path) -> None:
     """Move what a diverged run left into a folder of its own, so that the same command can be given again."""
     shutil.rmtree(run / DIVERGED, ignore_errors=True)
-    for name in (CONFIG, METRICS, WEIGHTS, STATE, "tensorboard"):
+    for name in (CONFIG, SPEC, METRICS, WEIGHTS, STATE, "tensorboard"):
         if (run / name).exists():
             (run / DIVERGED / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.move(run / name, run / DIVERGED / name)
