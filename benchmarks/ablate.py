@@ -9,14 +9,12 @@ in the file of results are not done again; a command that was stopped goes on wh
 repository's root, since one variant names the encoder that it starts from by its path there.
 """
 
-import dataclasses
 import sys
 from pathlib import Path
 
-from lewm.ablate import Rival, Study, Table, TaskData
-from lewm.ablate.table import Settings
 from lewm.cli import main
-from lewm.config import flat, preset
+from lewm.research import ModelOf, Study, Table, TaskData
+from lewm.research.table import Settings
 
 OUT = Path(__file__).parent / "results" / "ablate.jsonl"
 ROOMS, ALL = ("two-room", "two-room-discrete"), ("two-room", "two-room-discrete", "push-t")
@@ -25,8 +23,8 @@ ROOMS, ALL = ("two-room", "two-room-discrete"), ("two-room", "two-room-discrete"
 PUSH_T = {
     "data.frame_skip": 5,
     "model.residual": True,
-    "loss.slowness": 0.1,
-    "loss.inverse": 0.5,
+    "model.slowness": 0.1,
+    "model.inverse": 0.5,
     "train.learning_rate": 1e-3,
     "train.steps": 4000,
     "plan.cost": "tokens",
@@ -35,147 +33,147 @@ PUSH_T = {
     "eval.split_episodes": 0,  # its dynamics take minutes for each
 }
 REACHER = {"data.frame_skip": 5, "train.steps": 2000, "plan.execute": 1, "eval.split_episodes": 0}
-TOKENS = {"model.latent": "tokens", "model.mask_tokens": True}
-MASKED = TOKENS | {"mask.full_context_prob": 0.0, "model.residual": False, "loss.inverse": 0.0}
-ROOM = {"train.steps": 1000, "eval.split_episodes": 20}
+ROOM = {"train.steps": 1000, "model.slowness": 1.0, "eval.split_episodes": 20}
 SHORT = {"eval.episodes": 100}
 
-
-def difference(one: str, other: str) -> dict[str, object]:
-    """Return the settings in which a preset differs from another of the same sizes."""
-    before, after = (named(dataclasses.asdict(preset(name))) for name in (one, other))
-    return {name: value for name, value in after.items() if value != before[name]}
-
-
-def named(config: dict[str, object]) -> dict[str, object]:
-    """Return the settings that a variant may change by full name."""
-    return flat({group: config[group] for group in ("model", "mask", "loss", "train", "plan")})
-
-
-ARTICLE = difference("paper", "literal") | {"model.residual": False, "loss.inverse": 0.0}
-# The published planner judges the last of five model steps, and carries out all five before it plans again.
-PUBLISHED_PLAN = {
-    "model.history": 3,
-    "plan.cost": "tokens",
-    "plan.over": "last",
-    "plan.horizon": 5,
-    "plan.execute": 5,
-    "plan.hold": True,  # with discrete actions too: free ones reached fewer goals in a trial on other episodes
-}
-PUBLISHED = PUBLISHED_PLAN | {
-    "model.latent": "frame",
-    "model.action_conditioning": "film",
-    "model.final_norm": "none",
-    "model.residual": False,
-    "loss.form": "mse",
-    "loss.target_gradient": True,
-    "loss.regulariser": "gaussian",
-    "loss.apply_to": "tokens",
-    "loss.slowness": 0.0,
-    "loss.inverse": 0.0,
+# The sizes of the preset `tiny`.
+SIZES = {
+    "model.stem_channels": (16, 32),
+    "model.width": 96,
+    "model.depth": 3,
+    "model.num_heads": 3,
+    "model.predictor_width": 64,
+    "model.predictor_depth": 3,
+    "model.predictor_heads": 2,
 }
 
-RECIPE: dict[str, Settings] = {
+
+def article(settings: Settings | None = None) -> ModelOf:
+    """Return the article's system at these sizes, judged by its own distance, with some settings replaced."""
+    as_written = {
+        "model.residual": False,
+        "model.slowness": 0.0,
+        "model.inverse": 0.0,
+        "train.cost_steps": 0,
+        "plan.cost": "tokens",
+        "plan.over": "last",
+        "plan.hold": False,
+    }
+    return ModelOf("literal", SIZES | as_written | dict(settings or {}))
+
+
+def tokens(settings: Settings | None = None) -> ModelOf:
+    """Return our recipe with a token a patch in place of one vector a frame, with some settings replaced."""
+    recipe = {
+        "model.final_norm": "unit",
+        "model.full_context_prob": 1.0,
+        "model.regulariser": "gaussian",
+        "model.regulariser_weight": 0.02,
+        "model.apply_to": "frame",
+        "model.ema_start": 0.95,
+        "model.ema_end": 0.995,
+    }
+    return ModelOf("literal", SIZES | recipe | dict(settings or {}))
+
+
+MASKED = {"model.full_context_prob": 0.0, "model.residual": False, "model.inverse": 0.0}
+
+RECIPE: dict[str, Settings | ModelOf] = {
     "ours": {},
-    "tokens, in place": {"model.latent": "tokens"},
-    "tokens, at mask tokens": TOKENS,
-    "at a mask token": {"model.mask_tokens": True},
-    "slowness 0": {"loss.slowness": 0.0},
-    "slowness 0.3": {"loss.slowness": 0.3},
-    "slowness 3": {"loss.slowness": 3.0},
-    "inverse dynamics 0.5": {"loss.inverse": 0.5},
-    "inverse dynamics 0.5, slowness 0": {"loss.inverse": 0.5, "loss.slowness": 0.0},
+    "tokens, in place": tokens({"model.mask_tokens": False}),
+    "tokens, at mask tokens": tokens(),
+    "slowness 0": {"model.slowness": 0.0},
+    "slowness 0.3": {"model.slowness": 0.3},
+    "slowness 3": {"model.slowness": 3.0},
+    "inverse dynamics 0.5": {"model.inverse": 0.5},
+    "inverse dynamics 0.5, slowness 0": {"model.inverse": 0.5, "model.slowness": 0.0},
     "residual": {"model.residual": True},
-    "residual, inverse dynamics 0.5": {"model.residual": True, "loss.inverse": 0.5},
+    "residual, inverse dynamics 0.5": {"model.residual": True, "model.inverse": 0.5},
     "residual, inverse dynamics 0.5, slowness 0.1": {
         "model.residual": True,
-        "loss.inverse": 0.5,
-        "loss.slowness": 0.1,
+        "model.inverse": 0.5,
+        "model.slowness": 0.1,
     },
-    "no regulariser": {"loss.regulariser": "none"},
-    "spectral": {"loss": {"regulariser": "spectral", "weight": 0.1}},
-    "weight x 0.2": {"loss.weight": 0.004},
-    "weight x 5": {"loss.weight": 0.1},
-    "weight warm-up 0.2": {"loss.weight_warmup": 0.2},
+    "no regulariser": {"model.regulariser": "none"},
+    "spectral": {"model": {"regulariser": "spectral", "regulariser_weight": 0.1}},
+    "weight x 0.2": {"model.regulariser_weight": 0.004},
+    "weight x 5": {"model.regulariser_weight": 0.1},
     "final LayerNorm": {"model.final_norm": "layer"},
     "final RMS norm": {"model.final_norm": "rms"},
     "no final norm": {"model.final_norm": "none"},
-    "2 rollout steps": {"train.rollout_steps": 2},
-    "4 rollout steps": {"train.rollout_steps": 4},
-    "straightening 0.1, 2 rollout steps": {"loss.straightening": 0.1, "train.rollout_steps": 2},
-    "EMA 0.996 to 1": {"train": {"ema_start": 0.996, "ema_end": 1.0}},
-    "no EMA": {"train": {"ema_start": 0.0, "ema_end": 0.0}},
-    "gradient through the target": {"loss.target_gradient": True},
-    "target encoder at inference": {"model.inference_encoder": "target"},
+    "2 rollout steps": {"model.rollout_steps": 2},
+    "4 rollout steps": {"model.rollout_steps": 4},
+    "EMA 0.996 to 1": {"model": {"ema_start": 0.996, "ema_end": 1.0}},
+    "no EMA": {"model": {"ema_start": 0.0, "ema_end": 0.0}},
+    "gradient through the target": {"model.target_gradient": True},
     "history 3": {"model.history": 3},
-    "tokens, Gaussian on tokens": TOKENS | {"loss.apply_to": "tokens"},
-    "tokens, spectral on centred tokens": TOKENS
-    | {"loss": {"regulariser": "spectral", "weight": 0.1, "apply_to": "tokens", "centre": "position"}},
-    "tokens, half of the contexts masked": MASKED | {"mask.full_context_prob": 0.5},
-    "tokens, masked contexts": MASKED,
+    "tokens, Gaussian on tokens": tokens({"model.apply_to": "tokens"}),
+    "tokens, spectral on centred tokens": tokens(
+        {
+            "model.regulariser": "spectral",
+            "model.regulariser_weight": 0.1,
+            "model.apply_to": "tokens",
+            "model.centre": "position",
+        }
+    ),
+    "tokens, half of the contexts masked": tokens(MASKED | {"model.full_context_prob": 0.5}),
+    "tokens, masked contexts": tokens(MASKED),
 }
 
 # On Push-T residual prediction and inverse dynamics are part of ours.
-PUSH_T_RECIPE: dict[str, Settings] = {
+PUSH_T_RECIPE: dict[str, Settings | ModelOf] = {
     **{name: changes for name, changes in RECIPE.items() if "residual" not in name and "inverse" not in name},
     "no residual": {"model.residual": False},
-    "no inverse dynamics": {"loss.inverse": 0.0},
+    "no inverse dynamics": {"model.inverse": 0.0},
     "no residual, no inverse dynamics, slowness 1": {
         "model.residual": False,
-        "loss.inverse": 0.0,
-        "loss.slowness": 1.0,
+        "model.inverse": 0.0,
+        "model.slowness": 1.0,
     },
 }
 
-RIVALS: dict[str, Settings | Rival] = {
+# The published model at a size for a CPU, by its own weight, schedule, frame-skip, history and planner: it judges the
+# last of five model steps by its distance and carries out all five before it plans again. Frames of 70 pixels, since
+# its patches are of 14.
+PUBLISHED = ModelOf(
+    "published-small",
+    {
+        "model.image_size": 70,
+        "data.frame_skip": 5,
+        "train": {
+            "steps": 3000, "learning_rate": 1e-3, "final_learning_rate": 0.0, "warmup": 0.01, "weight_decay": 1e-3,
+            "cost_steps": 0,
+        },
+        "plan": {
+            "cost": "tokens", "over": "last", "horizon": 5, "execute": 5, "hold": False, "candidates": 128,
+            "elites": 16, "iterations": 10,
+        },
+    },
+)  # fmt: skip
+
+RIVALS: dict[str, Settings | ModelOf] = {
     "ours": {},
-    "article": ARTICLE,
-    "published form": PUBLISHED,
+    "article": article(),
+    "published": PUBLISHED,
     "random encoder": {"train.train_encoder": False},
-    "no regulariser": {"loss.regulariser": "none"},
-    "VICReg": {"loss.regulariser": "vicreg"},
-    "Barlow Twins": {"loss.regulariser": "barlow"},
+    "no regulariser": {"model.regulariser": "none"},
+    "VICReg": {"model.regulariser": "vicreg"},
+    "Barlow Twins": {"model.regulariser": "barlow"},
     # The weight of ours is small, since the sketched Gaussian grows with the batch; this is VICReg's own proportion.
-    "VICReg, weight 0.5": {"loss": {"regulariser": "vicreg", "weight": 0.5}},
-    "Barlow Twins, weight 0.5": {"loss": {"regulariser": "barlow", "weight": 0.5}},
-    "spectral": {"loss": {"regulariser": "spectral", "weight": 0.1}},
-    "tokens": TOKENS,
-    **{name: Rival(name) for name in ("tdmpc2", "dreamer", "gcbc")},
-    "swm-lewm": Rival("swm-lewm", PUBLISHED_PLAN),
+    "VICReg, weight 0.5": {"model": {"regulariser": "vicreg", "regulariser_weight": 0.5}},
+    "Barlow Twins, weight 0.5": {"model": {"regulariser": "barlow", "regulariser_weight": 0.5}},
+    "spectral": {"model": {"regulariser": "spectral", "regulariser_weight": 0.1}},
+    "tokens": tokens(),
+    **{name: ModelOf(name) for name in ("tdmpc2", "dreamer", "gcbc")},
 }
 
-# Each task's own planner instead, with the distance of representations as its cost, and sub-actions held as above.
-OUR_PLAN = {
-    "published form, our planner": {k: v for k, v in PUBLISHED.items() if not k.startswith("plan.")}
-    | {"plan.cost": "tokens", "plan.hold": True}
-}
 BY_DISTANCE: dict[str, Settings] = {"ours, by distance": {"plan.cost": "tokens"}}
-LEARNT = {
-    "published form, learnt cost": {k: v for k, v in PUBLISHED.items() if not k.startswith("plan.")}
-    | {"plan.cost": "steps_to_go"}
-}
 REACHER_RECIPE = {
-    name: (RECIPE | RIVALS | OUR_PLAN | BY_DISTANCE | LEARNT)[name]
-    for name in (
-        "ours", *BY_DISTANCE, "history 3", "residual, inverse dynamics 0.5", "gcbc", "published form", *OUR_PLAN,
-        *LEARNT, "random encoder",
-    )
-}  # fmt: skip
-PROTOCOL = {
-    name: (RIVALS | OUR_PLAN)[name]
-    for name in ("ours", "published form", *OUR_PLAN, "gcbc", "no regulariser", "tdmpc2", "dreamer")
+    name: (RECIPE | RIVALS | BY_DISTANCE)[name]
+    for name in ("ours", *BY_DISTANCE, "history 3", "residual, inverse dynamics 0.5", "gcbc", "random encoder")
 }
-
-# What is due to the model, and what to the way it is planned with: five steps of frame-skip 5 reach the goal's 25.
-SKIP = PUBLISHED | {"data.frame_skip": 5}
-PLANNERS: dict[str, Settings] = {
-    "ours": {},
-    **BY_DISTANCE,
-    "published form": PUBLISHED,
-    **LEARNT,
-    "published form, frame-skip 5": SKIP,
-    "published form, frame-skip 5, 300 x 30": SKIP | {"plan.candidates": 300, "plan.iterations": 30, "plan.elites": 30},
-}
+PROTOCOL = {name: RIVALS[name] for name in ("ours", "gcbc", "no regulariser", "tdmpc2", "dreamer")}
+PLANNERS: dict[str, Settings] = {"ours": {}, **BY_DISTANCE}
 
 COST: dict[str, Settings] = {
     **{
@@ -198,17 +196,20 @@ DATA: dict[str, Settings] = {
     f"1/{part}" if part > 1 else "all": {"data.train_share": 1 / part} for part in (8, 4, 2, 1)
 }
 
-CLAIMS: dict[str, Settings] = {
+CLAIMS: dict[str, Settings | ModelOf] = {
     "ours": {},
-    "article": ARTICLE,
-    **{f"article, weight {weight:g}": ARTICLE | {"loss.weight": weight} for weight in (0.01, 0.05, 0.5, 1.0)},
-    "article, whole frames": ARTICLE | {"mask.full_context_prob": 1.0},
-    "article, squared error": ARTICLE | {"loss.form": "mse"},
+    "article": article(),
     **{
-        f"article, {name}": ARTICLE | {"loss.regulariser": regulariser}
+        f"article, weight {weight:g}": article({"model.regulariser_weight": weight})
+        for weight in (0.01, 0.05, 0.5, 1.0)
+    },
+    "article, whole frames": article({"model.full_context_prob": 1.0}),
+    "article, squared error": article({"model.loss_form": "mse"}),
+    **{
+        f"article, {name}": article({"model.regulariser": regulariser})
         for name, regulariser in (("no regulariser", "none"), ("VICReg", "vicreg"), ("Barlow Twins", "barlow"))
     },
-    "article, no EMA": ARTICLE | {"train.ema_start": 0.0, "train.ema_end": 0.0},
+    "article, no EMA": article({"model.ema_start": 0.0, "model.ema_end": 0.0}),
     **{
         f"{name}, {steps} steps": {"train.encoder_from": source, "train.steps": steps, "train.checkpoint_every": 250}
         for name, source in (("from scratch", ""), ("from Push-T's encoder", "src/lewm/pretrained/push-t"))

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 
 import lewm
-from lewm.config import with_settings
 from lewm.evaluate.closed_loop import ModelPolicy, make_starts, random_policy, reaches, run_closed_loop, straight_policy
 from lewm.evaluate.closed_loop import wilson_interval as interval
-from lewm.evaluate.run import Evaluation, machine, open_run
+from lewm.evaluate.evaluation import Evaluation, machine, open_run
+from lewm.families.presets import with_settings
 from lewm.train.checkpoint import REACHED
 
 OUT = Path(__file__).parent / "results" / "arm.json"
@@ -119,7 +119,7 @@ class _Watched(ModelPolicy):
     """The model's policy, which notes at every look whether its controller takes the goal for reached."""
 
     def __init__(self, of: Evaluation, task: Any, starts: Any) -> None:
-        super().__init__(of.model, of.config, task, starts, of.space)
+        super().__init__(of.model, of.config, task, starts, of.space, cost=of.learnt)
         self._said: list[np.ndarray] = []
         self._step = of.config.plan.execute * of.config.data.frame_skip
 

@@ -27,9 +27,9 @@ import numpy.typing as npt
 from av.video.stream import VideoStream
 from PIL import Image
 
-from lewm.data.decoding import decoded
-from lewm.data.geometry import upright
-from lewm.data.pictures import read_image
+from lewm.data.importers.decoding import decoded
+from lewm.data.importers.geometry import upright
+from lewm.data.importers.pictures import read_image
 from lewm.files import write_text
 
 SIDE, FRAMES, BLOCK, VISIBLE = 128, 48, 16, 16

@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from lag_world import FPS, KINDS, SIZE, Recording, make_recording
 from lewm.data import Store, StoreMeta, StoreWriter
-from lewm.data.check import check_store
+from lewm.data.check.store_check import check_store
 from lewm.files import write_text
 
 SHIFTS = ("aligned", "late", "early")

@@ -19,11 +19,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 from ablate import OUT, TABLE
-from lewm.ablate.results import Line, read
-from lewm.ablate.tables import measured
 from lewm.evaluate.closed_loop import wilson_interval
 from lewm.evaluate.doctor import COLLAPSED_RANK, COLLAPSED_STD, POSITION_ONLY
 from lewm.files import write_text
+from lewm.research.results import Line, read
+from lewm.research.study_tables import measured
 
 PAGE = Path(__file__).parent.parent / "docs" / "results.md"
 BEGIN, END = "<!-- ledger -->", "<!-- /ledger -->"
@@ -380,7 +380,7 @@ def c18(results: Results) -> Row:
 
     shown = "; ".join(
         f"`{preset}`: {', '.join(part(preset, name) for name in ('encoder', 'step', 'cycle'))}"
-        for preset in ("literal", "paper")
+        for preset in ("literal", "large")
     )
     work = found["presets"]["literal"]["cycle"]["gflop"]
     asked = ", ".join(f"{work / cycle:.0f} ({device})" for device, (_, _, cycle) in ARTICLE_MS.items())

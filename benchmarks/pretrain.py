@@ -8,8 +8,8 @@
     lewm eval runs/arm/seed-0
     python benchmarks/pretrain.py runs/arm/seed-0 arm
 
-The folder gets the run's weights, its `spec.json`, its settings without the path of its data and with the planning that
-was measured, and `eval.json` as `metrics.json`.
+The folder gets the run's weights and its learnt cost, its `spec.json`, its settings without the path of its data and
+with the planning that was measured, and `eval.json` as `metrics.json`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from lewm.envs import TASKS
 from lewm.files import write_text
 from lewm.pretrained import FOLDER
 from lewm.run_spec import save_spec
-from lewm.train.checkpoint import load_run, save_config, save_weights
+from lewm.train.checkpoint import load_run, save_config, save_cost, save_weights
 
 LARGEST = 8_000_000  # bytes of weights: the package stays small
 
@@ -37,7 +37,10 @@ def main() -> None:
     metrics = json.loads((arguments.run / "eval.json").read_text(encoding="utf-8"))
     if metrics["data"]["task"] != arguments.name:
         parser.error(f"name={arguments.name}: the run was trained on {metrics['data']['task']}; give that name")
-    size = sum(tensor.nbytes for tensor in loaded.model.state_dict().values())
+    if not loaded.config.model.plans:
+        parser.error(f"run={arguments.run}: is a policy, which makes no plans; give a world model")
+    parts = [loaded.model] if loaded.cost is None else [loaded.model, loaded.cost]
+    size = sum(tensor.nbytes for part in parts for tensor in part.state_dict().values())
     if size > LARGEST:
         parser.error(f"run={arguments.run}: its weights have {size} bytes; at most {LARGEST} are shipped")
     measured = {field.name: metrics["planning"][field.name] for field in dataclasses.fields(PlanConfig)}
@@ -52,6 +55,8 @@ def main() -> None:
     save_config(folder, config)
     save_spec(folder, loaded.spec)
     save_weights(folder, loaded.model)
+    if loaded.cost is not None:
+        save_cost(folder, loaded.cost)
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     print(json.dumps({"benchmark": "pretrain", "folder": arguments.name, "bytes": size}))
 

@@ -45,7 +45,7 @@ def main() -> None:
                 *("train", "--data", store, "--preset", "tiny", "--out", run),
                 *("--train.steps", arguments.steps, "--train.learning-rate", 1e-3, "--seed", arguments.seed),
                 *("--data.frame-skip", 5, "--model.residual"),
-                *("--loss.slowness", arguments.slowness, "--loss.inverse", arguments.inverse),
+                *("--model.slowness", arguments.slowness, "--model.inverse", arguments.inverse),
             )
             write_text(times, json.dumps({"train": seconds}))
         seconds = json.loads(times.read_text(encoding="utf-8"))

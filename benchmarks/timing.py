@@ -21,18 +21,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from lewm.config import Config, preset
+from lewm.config import Config
 from lewm.device import resolve_device
-from lewm.evaluate.run import machine
+from lewm.evaluate.evaluation import machine
+from lewm.families.article.settings import ArticleSettings
+from lewm.families.family import Batch, make_model
+from lewm.families.presets import preset
 from lewm.files import write_text
-from lewm.model import WorldModel
-from lewm.model.mask import sample_context
-from lewm.objective import make_regulariser
-from lewm.plan import ActionSpace, cem, latent_cost_fn
+from lewm.plan import ActionSpace, StepsToGo, cem, latent_cost_fn, planning_cost
 from lewm.train.schedule import make_optimizer
 from lewm.train.step import train_step
 
@@ -70,10 +71,10 @@ def operations(work: Callable[[], object]) -> int:
 def make_work(config: Config, device: torch.device) -> dict[str, Callable[[], object]]:
     """Return what is timed, by name. How long it takes does not depend on weights or frames, which are random."""
     torch.manual_seed(0)
-    model = WorldModel(config).to(device).eval()
-    size, batch = config.model.image_size, config.train.batch_size
-    clip = torch.randint(0, 256, (batch, 2, size, size, 3), dtype=torch.uint8, device=device)
-    actions = torch.randn(batch, 1, config.model_action_size, device=device)
+    model = make_model(config).to(device).eval()
+    size, batch, length = config.model.image_size, config.train.batch_size, config.model.clip_frames
+    clip = torch.randint(0, 256, (batch, length, size, size, 3), dtype=torch.uint8, device=device)
+    actions = torch.randn(batch, length - 1, config.model_action_size, device=device)
     frame = clip[:1, 0]
     with torch.no_grad():
         tokens = model.encode(clip[:1, 0])  # (1, N, D)
@@ -81,10 +82,13 @@ def make_work(config: Config, device: torch.device) -> dict[str, Callable[[], ob
     bound = torch.ones(config.model_action_size, device=device)
     space = ActionSpace(kind="continuous", size=config.model_action_size, low=-bound, high=bound)
     no_actions = torch.zeros(1, 0, config.model_action_size, device=device)
+    learnt = StepsToGo(config.model.num_tokens, config.model.token_width).to(device).eval()
+    cost = planning_cost(config.plan, learnt)
 
     @torch.no_grad()
     def cycle() -> object:
-        cost_fn = latent_cost_fn(model, model.encode(frame)[:, None], no_actions, goal, space, config.plan)
+        now = model.encode(frame)[:, None]
+        cost_fn = latent_cost_fn(model, now, no_actions, goal, space, cost, over=config.plan.over)
         generator = torch.Generator(device).manual_seed(0)
         return cem(
             cost_fn,
@@ -97,38 +101,29 @@ def make_work(config: Config, device: torch.device) -> dict[str, Callable[[], ob
             generator=generator,
         )
 
-    trained = WorldModel(config).to(device).train()
-    optimizer, regulariser = (
-        make_optimizer(trained, config.train),
-        make_regulariser(config.loss, config.model.num_tokens),
-    )
-    context_idx = sample_context(config.mask, config.model.grid, batch, torch.Generator().manual_seed(0))
-    context_idx = None if context_idx is None else context_idx.to(device)
-
-    def training_step(positions: torch.Tensor | None) -> object:
-        return train_step(
-            trained,
-            optimizer,
-            clip,
-            actions,
-            positions,
-            regulariser,
-            config,
-            learning_rate=1e-4,
-            momentum=0.99,
+    def step_of(config: Config) -> Callable[[], object]:
+        trained = make_model(config).to(device).train()
+        optimizer, generator = make_optimizer(trained, config.train), torch.Generator().manual_seed(0)
+        clips = Batch(clip, actions, np.arange(batch))
+        return lambda: train_step(
+            trained, optimizer, clips, config.train, generator=generator, learning_rate=1e-4, share_done=0.5
         )
 
-    return {
+    def predict(count: int) -> object:
+        states = tokens[:, None].expand(count, -1, -1, -1)  # (K, 1, N, D)
+        return model.rollout(states, no_actions.expand(count, -1, -1), actions[:1, :1].expand(count, -1, -1))
+
+    work: dict[str, Callable[[], object]] = {
         "encoder": torch.no_grad()(lambda: model.encode(frame)),
-        "step": torch.no_grad()(lambda: model.predict(tokens[:, None], actions[:1])),
-        "steps": torch.no_grad()(
-            lambda: model.predict(
-                tokens[:, None].expand(CANDIDATES, -1, -1, -1), actions[:1].expand(CANDIDATES, -1, -1)
-            )
-        ),
+        "step": torch.no_grad()(lambda: predict(1)),
+        "steps": torch.no_grad()(lambda: predict(CANDIDATES)),
         "cycle": cycle,
-        "train": lambda: training_step(context_idx),
-    } | ({} if context_idx is None else {"train_whole": lambda: training_step(None)})
+        "train": step_of(config),
+    }
+    if isinstance(config.model, ArticleSettings) and config.model.full_context_prob < 1:
+        whole = replace(config, model=replace(config.model, full_context_prob=1.0))
+        work["train_whole"] = step_of(whole)
+    return work
 
 
 def measure(config: Config, device: torch.device, repeats: int) -> dict[str, Any]:
@@ -148,7 +143,7 @@ def measure(config: Config, device: torch.device, repeats: int) -> dict[str, Any
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description="Time the parts that the article times, beside a matrix product.")
-    parser.add_argument("--presets", nargs="+", default=["literal", "paper", "tiny"])
+    parser.add_argument("--presets", nargs="+", default=["literal", "large", "tiny"])
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps")
     parser.add_argument("--batch-size", type=int, default=32, help="of a training step")
     parser.add_argument("--repeats", type=int, default=5)

@@ -3,13 +3,14 @@
 import dataclasses
 from typing import Any
 
-from lewm.ablate import Study, Table, TaskData
-from lewm.ablate.results import Line
-from lewm.ablate.table import Job
+from lewm.research import Study, Table, TaskData
+from lewm.research.results import Line
+from lewm.research.table import Job
 from tiny import IMAGE, TINY
 
-_PARTS = {group: dataclasses.asdict(getattr(TINY, group)) for group in ("model", "mask", "loss", "train", "plan")}
+_PARTS = {group: dataclasses.asdict(getattr(TINY, group)) for group in ("model", "train", "plan")}
 SMALL: dict[str, Any] = {f"{group}.{name}": value for group, part in _PARTS.items() for name, value in part.items()}
+del SMALL["model.family"]
 SMALL |= {
     "data.frame_skip": 2,
     "data.held_out": 0.34,
@@ -29,7 +30,7 @@ SMALL |= {
     "eval.probe_frames": 40,
 }
 DATA = TaskData(task="two-room", episodes=6, episode_length=20, image_size=IMAGE, settings=SMALL)
-VARIANTS = {"ours": {}, "slow": {"loss": {"slowness": 1.0}}, "pooled": {"plan.cost": "pooled"}}
+VARIANTS = {"ours": {}, "slow": {"model": {"slowness": 2.0}}, "pooled": {"plan.cost": "pooled"}}
 
 
 def table(**study: Any) -> Table:
@@ -54,7 +55,7 @@ def line_for(job: Job, *, success: float = 0.5, episodes: int = 10, **more: Any)
         "seed": job.seed,
         "key": job.key,
         "changes": dict(job.changes),
-        "rival": job.rival,
+        "family": job.config.model.family,
         "training": job.training,
         "train": {
             "seconds": {"wall": 3.0},

@@ -11,8 +11,8 @@ from typing import Any
 from PIL import Image
 
 from lewm.data import Store
+from lewm.data.importers.webdataset import WebDatasetSource
 from lewm.data.importing import Imported, ImportOptions, import_recording
-from lewm.data.webdataset import WebDatasetSource
 
 SIZE = 16
 OPTIONS = ImportOptions(image_size=SIZE)

@@ -24,12 +24,13 @@ ROOMS = (
         "model",
         "objective",
         "families",
+        "plan",
         "train",
         "pretrained",
-        "plan",
         "evaluate",
+        "report",
     ),
-    *("rivals", "ablate", "deploy", "cli"),
+    *("research", "deploy", "serve", "cli"),
 )
 # The public surface may reach into every room (lazily); no room may import the surface.
 SURFACE = "__init__"
@@ -70,6 +71,47 @@ def back_edges(room: str, source: str) -> list[str]:
         elif not head:
             bad.append(name)
     return bad
+
+
+def module_of(file: Path) -> str:
+    """Return the full name of the module that a source file is."""
+    parts = file.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Return which modules each module imports, at any depth; a package's `__init__` only collects names."""
+    modules = {module_of(file): file for file in FILES if file.name != "__init__.py"}
+    graph = {}
+    for module, file in modules.items():
+        wanted = imports(file.read_text(encoding="utf-8"))
+        # `lewm.a.b.name` is the module `lewm.a.b`, or a name that its package collects
+        graph[module] = {m for name in wanted for m in (name, name.rpartition(".")[0]) if m in modules} - {module}
+    return graph
+
+
+def test_no_circle_of_imports() -> None:
+    graph, order = import_graph(), []
+    while free := [module for module, wanted in graph.items() if not wanted - set(order)]:
+        order += free
+        graph = {module: wanted for module, wanted in graph.items() if module not in order}
+    assert not graph, "these import each other"
+
+
+def test_a_file_name_is_found_once() -> None:
+    names = [file.name for file in FILES if file.name != "__init__.py"]
+    repeated = {name for name in names if names.count(name) > 1}
+    # every family has settings and a model
+    outside = {file.name for file in FILES if room_of(file) != "families"}
+    assert repeated <= {"settings.py", "model.py"} - outside
+
+
+def test_the_store_knows_neither_importers_nor_checks() -> None:
+    for module, wanted in import_graph().items():
+        if module.startswith("lewm.data.") and module.count(".") == 2 and module != "lewm.data.importing":
+            assert not [name for name in wanted if name.startswith(("lewm.data.check", "lewm.data.importers"))], module
+        if module.startswith("lewm.data.check."):
+            assert not [name for name in wanted if name.startswith("lewm.data.importers")], module
 
 
 def names_cuda(source: str) -> bool:

@@ -74,7 +74,7 @@ def test_stopped_and_gone_on_with_elsewhere(
     assert stopped["tasks"]["two-room"]["steps"] == 7
     assert not (tmp_path / "none.json").exists()
     sizes = [path.stat().st_size for path in (halves / "state").glob("*.part")]
-    assert len(sizes) == 11  # nine of the checkpoint, its metrics, its settings
+    assert len(sizes) == 6  # three of the checkpoint, its metrics, its settings, what it says of the robot
     assert max(sizes) == SMALL_PARTS
 
     # another machine: nothing but the state is there
@@ -239,15 +239,15 @@ def test_a_damaged_state_is_refused(
     assert capsys.readouterr().err == f"error: {error.value}\n"
 
 
-def test_what_is_trained_is_the_paper_preset() -> None:
+def test_what_is_trained_is_the_large_preset() -> None:
     arguments = full.parse(["--state", "state"])
     assert arguments.minutes == 9
     for task in full.TASKS:
         config = full.make_config(task, arguments, compile=True)
-        assert (config.preset, config.model.image_size, config.model.width) == ("paper", 128, 384)
+        assert (config.preset, config.model.image_size, config.model.width) == ("large", 128, 384)
         assert (config.eval.episodes, config.eval.goal_offset, config.eval.budget) == (200, 25, 50)
-        assert config.mask.full_context_prob == 1  # the speed is measured on whole frames
-        assert (config.model.history, config.train.rollout_steps) == (1, 1)  # and on pairs
+        assert config.model.family == "compact"  # the speed is measured on whole frames
+        assert config.model.clip_frames == 2  # and on pairs
 
 
 @pytest.mark.gpu

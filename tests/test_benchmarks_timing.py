@@ -1,13 +1,12 @@
 """What is timed is the work that the page says."""
 
 import runpy
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from lewm.config import preset
+from lewm.families.presets import preset
 
 BENCHMARK = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "timing.py"))
 
@@ -15,15 +14,12 @@ BENCHMARK = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "timin
 @pytest.mark.parametrize("name", ["tiny", "tokens", "masked"])
 def test_operations(name: str) -> None:
     """The counts fit each other: a step of K candidates is K steps, and a cycle I K H + H steps and an encoding."""
-    config = preset("tiny")
-    latent = {} if name == "tiny" else {"latent": "tokens", "mask_tokens": True}
-    config = replace(
-        config,
-        model=replace(config.model, image_size=32, **latent),
-        train=replace(config.train, batch_size=2),
-        mask=replace(config.mask, full_context_prob=0.0 if name == "masked" else 1.0),
-        plan=replace(config.plan, cost="tokens"),
-    )
+    settings = {"model.image_size": 32, "train.batch_size": 2, "train.precision": "float32", "plan.cost": "tokens"}
+    if name != "tiny":
+        sizes = {"width": 96, "depth": 3, "num_heads": 3, "predictor_width": 64, "predictor_depth": 3}
+        settings["model.full_context_prob"] = 0.0 if name == "masked" else 1.0
+        settings |= {f"model.{size}": value for size, value in sizes.items()}
+    config = preset("tiny" if name == "tiny" else "literal", settings)
     work = BENCHMARK["make_work"](config, torch.device("cpu"))
     count = {part: BENCHMARK["operations"](run) for part, run in work.items()}
     candidates, horizon, iterations = (BENCHMARK[key] for key in ("CANDIDATES", "HORIZON", "ITERATIONS"))

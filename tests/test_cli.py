@@ -24,22 +24,26 @@ import pytest
 from PIL import Image
 
 import lewm
-import lewm.cli.demo
-import lewm.config
+import lewm.cli.demo_command
 import lewm.envs
 import lewm.evaluate.pretrained
+import lewm.families.presets
 import lewm.pretrained
 import lewm.train.loop
 from lewm.cli import main
-from lewm.cli.info import describe
+from lewm.cli.info_command import describe
 from lewm.cli.numbers import number_rows
 from lewm.config import EvalConfig, PlanConfig
+from lewm.families.article.settings import ArticleSettings
+from lewm.families.presets import PRESETS
 from lewm.train.checkpoint import load_config, save_config
-from tiny import IMAGE, tiny
+from tiny import ARTICLE, IMAGE, tiny
 
 GOLDEN = Path(__file__).parent / "golden" / "cli.txt"
-COMMANDS = ("collect", "import", "check", "train", "eval", "plan", "info", "report", "ablate", "demo")
+COMMANDS = ("collect", "import", "import-model", "check", "train", "eval", "plan", "info", "report", "ablate", "demo")
 FULL = lewm.preset("tiny")
+OF_FAMILIES = list({config.model.family: name for name, config in reversed(PRESETS.items())}.values())[::-1]
+"""The first preset of each family."""
 EVAL = EvalConfig(
     episodes=3, split_episodes=2, goal_offset=5, budget=6, horizons=(1, 2), clips=8, probe_frames=40
 )  # fmt: skip
@@ -48,33 +52,39 @@ SMALL = dataclasses.replace(
     plan=PlanConfig(horizon=2, candidates=4, elites=2, iterations=1),
     eval=EVAL,
 )
+SMALL_ARTICLE = dataclasses.replace(SMALL, preset="literal", model=ARTICLE.model)
 COLLECT = ("--episodes", "6", "--episode-length", "20", "--image-size", str(IMAGE), "--workers", "1")
 
 
-def options(command: str) -> list[str]:
-    """Return the options of a command with what they take, as its help lists them."""
+def options(*command: str) -> list[str]:
+    """Return the options of a command, maybe with a preset, with what they take, as its help lists them."""
     columns, os.environ["COLUMNS"] = os.environ.get("COLUMNS"), "110"
     out = io.StringIO()
     try:
         with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-            main([command, "--help"])
+            main([*command, "--help"])
     finally:
         os.environ.pop("COLUMNS") if columns is None else os.environ.update(COLUMNS=columns)
     lines = [line.strip("│ ") for line in out.getvalue().splitlines()]  # without frames where the stream has no Unicode
     positional = re.findall(r" (\[?(?!OPTIONS)[A-Z]+\]?)(?: \[--json\])?$", lines[0])
     listed = [re.split(" {2,}", line)[0] for line in lines if re.match("--?[a-z]", line)]
-    return [f"{command} {option}" for option in (*positional, *listed)]
+    return [f"{' '.join(command)} {option}" for option in (*positional, *listed)]
 
 
 def surface() -> str:
-    """Return the whole command line as text, one option a line."""
-    return "".join(f"{line}\n" for command in COMMANDS for line in options(command))
+    """Return the whole command line as text, one option a line; of presets of other families, what only they have."""
+    lines = [line for command in COMMANDS for line in options(command)]
+    there = {line.removeprefix("train ") for line in lines}
+    for name in OF_FAMILIES:
+        start = f"train --preset {name} "
+        lines += [line for line in options(*start.split()) if line.removeprefix(start) not in there]
+    return "".join(f"{line}\n" for line in lines)
 
 
 @pytest.fixture(autouse=True)
 def small_preset(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make `tiny` a preset that trains in milliseconds."""
-    monkeypatch.setitem(lewm.config.PRESETS, "tiny", SMALL)
+    monkeypatch.setitem(lewm.families.presets.PRESETS, "tiny", SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +92,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder that holds a store, `store`, and a run of it, `run`, trained and stopped and resumed."""
     path = tmp_path_factory.mktemp("cli")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(lewm.config.PRESETS, "tiny", SMALL)
+        patch.setitem(lewm.families.presets.PRESETS, "tiny", SMALL)
         assert main(["collect", "two-room", "--out", str(path / "store"), *COLLECT]) == 0
         step, calls = lewm.train.loop.train_step, []
 
@@ -122,21 +132,23 @@ def test_options_are_those_of_the_golden_list() -> None:
     assert surface() == GOLDEN.read_text(encoding="utf-8"), "if this is meant, run: python tests/test_cli.py"
 
 
-def test_every_setting_has_an_option_and_a_help_text(capsys: pytest.CaptureFixture[str]) -> None:
-    listed = {line.split()[1].rstrip(",") for line in options("train")}
-    config = lewm.preset("paper")
-    for group in ("data", "model", "mask", "loss", "train", "plan", "eval"):
-        names = {f"--{group}.{f.name.replace('_', '-')}" for f in dataclasses.fields(getattr(config, group))}
-        assert names - {"--data.path"} <= listed
-    assert not any(option.startswith(("--action", "--data.path")) for option in listed)
+@pytest.mark.parametrize("name", OF_FAMILIES)
+def test_every_setting_has_an_option_and_a_help_text(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = {line.split()[3].rstrip(",") for line in options("train", "--preset", name)}
+    config, wanted = lewm.preset(name), {"--preset", "--seed", "--device", "--data", "--out", "--resume"}
+    for group in ("data", "model", "train", "plan", "eval"):
+        wanted |= {f"--{group}.{f.name.replace('_', '-')}" for f in dataclasses.fields(getattr(config, group))}
+    assert listed - {"-h", "--json"} == wanted - {"--data.path"}  # none of another family
     with pytest.raises(SystemExit):
-        main(["train", "--help"])
-    text = capsys.readouterr().out
+        main(["train", "--preset", name, "--help"])
+    text = " ".join(re.sub("[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
+    assert f"{{{','.join(PRESETS)}}}" in text.replace(" ", "")  # the list may break across lines
+    assert f"(default: {config.model.image_size})" in text
     assert "Peak learning rate." in text
     assert "K: action sequences" in text
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["info", "--help"], ["train", "--preset", "paper", "--help"]])
+@pytest.mark.parametrize("argv", [["--help"], ["info", "--help"], ["train", "--preset", "literal", "--help"]])
 def test_help_loads_no_torch(argv: list[str]) -> None:
     code = f"""
 import sys, contextlib
@@ -166,6 +178,8 @@ def test_usage_errors_have_status_2_and_name_the_nearest(capsys: pytest.CaptureF
     for argv, told in (
         (["train", "--model.image-sise", "64"], "--model.image-size"),
         (["train", "--train.steps", "many"], "--train.steps"),
+        (["train", "--preset", "tinny"], "; did you mean tiny?"),
+        (["train", "--model.family", "gcbc"], "the preset chooses the family; leave it out, and give --preset"),
         (["plan", "run", "--planner", "cme"], "cem"),
         (["report"], "RUN"),
     ):
@@ -180,7 +194,6 @@ def test_usage_errors_have_status_2_and_name_the_nearest(capsys: pytest.CaptureF
 def test_wrong_values_are_one_line(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, run, new = str(folder / "store"), str(folder / "run"), str(tmp_path / "new")
     train = ["train", "--data", store, "--out", new]
-    assert "did you mean tiny?" in error_of([*train, "--preset", "tinny"], capsys)
     assert "did you mean push-t?" in error_of(["collect", "pusht", "--episodes", "2", "--out", new], capsys)
     assert "use 128 or 136" in error_of([*train, "--model.image-size", "130"], capsys)
     assert f"use --model.image-size {IMAGE}" in error_of([*train, "--model.image-size", "64"], capsys)
@@ -246,15 +259,24 @@ def test_failures_of_the_machine_are_one_line(
 @pytest.mark.parametrize(
     ("long_part", "argv"),
     [
-        ("lewm.evaluate.run._run_model", "plan RUN --video FILE/plan.mp4"),
-        ("lewm.evaluate.run._run_model", "plan RUN --video RUN --goal region:x=0.1..0.9"),
+        ("lewm.evaluate.evaluation._run_model", "plan RUN --video FILE/plan.mp4"),
+        ("lewm.evaluate.evaluation._run_model", "plan RUN --video RUN --goal region:x=0.1..0.9"),
         ("lewm.evaluate.pretrained.collect", "plan --pretrained two-room --video FILE/plan.mp4"),
-        ("lewm.data.check.check_store", "train --data STORE --out FILE/run"),
-        ("lewm.data.check.check_store", "check STORE --repair --out FILE/store"),
-        ("lewm.data.check.check_store", "check STORE --repair --out STORE"),
+        (
+            "lewm.data.check.store_check.check_store",
+            "train --data STORE --out FILE/run",
+        ),
+        (
+            "lewm.data.check.store_check.check_store",
+            "check STORE --repair --out FILE/store",
+        ),
+        (
+            "lewm.data.check.store_check.check_store",
+            "check STORE --repair --out STORE",
+        ),
         ("lewm.data.importing.open_source", "import STORE --out FILE/store"),
-        ("lewm.ablate.tables.write_tables", "ablate TABLE --out NEW/out.jsonl --tables FILE/page.md"),
-        ("lewm.ablate.figures.write_figures", "ablate TABLE --out NEW/out.jsonl --figures FILE/figures"),
+        ("lewm.research.study_tables.write_tables", "ablate TABLE --out NEW/out.jsonl --tables FILE/page.md"),
+        ("lewm.research.study_figures.write_figures", "ablate TABLE --out NEW/out.jsonl --figures FILE/figures"),
     ],
 )
 def test_what_cannot_be_written_is_refused_before_the_long_part(
@@ -306,7 +328,9 @@ def test_eval_tries_its_files_first(
         (run / name).unlink(missing_ok=True)
         (run / name).mkdir()
         told = f"run={run / name}: is a folder; give a file"
-    monkeypatch.setattr("lewm.evaluate.run.evaluate_model", lambda *_, **__: pytest.fail("the evaluation was begun"))
+    monkeypatch.setattr(
+        "lewm.evaluate.evaluation.evaluate_model", lambda *_, **__: pytest.fail("the evaluation was begun")
+    )
     assert told in error_of(["eval", str(run)], capsys)
     if name in ("report.html", None):
         assert told in error_of(["report", str(run)], capsys)
@@ -340,7 +364,10 @@ def test_check_asks_for_room_before_it_reads_the_store_whole(
     free_space: Callable[[float], None],
 ) -> None:
     free_space(1000)
-    monkeypatch.setattr("lewm.data.check.check_store", lambda *_, **__: pytest.fail("the check was begun"))
+    monkeypatch.setattr(
+        "lewm.data.check.store_check.check_store",
+        lambda *_, **__: pytest.fail("the check was begun"),
+    )
     new = tmp_path / "new" / "store"
     line = error_of(["check", str(folder / "store"), "--repair", "--out", str(new)], capsys)
     assert line.startswith(f"error: out={new}: needs about ")
@@ -376,7 +403,7 @@ def test_training_was_stopped_and_went_on(folder: Path, capsys: pytest.CaptureFi
 def test_two_processes_train_as_one(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(lewm.config.PRESETS, "tiny", FULL)  # other processes see the package as it is
+    monkeypatch.setitem(lewm.families.presets.PRESETS, "tiny", FULL)  # other processes see the package as it is
     small = (
         "--train.steps", "2", "--train.batch-size", "8", "--train.cost-steps", "0", "--plan.cost", "tokens",
         "--model.image-size", str(IMAGE), "--data.frame-skip", "2", "--data.held-out", "0.34", "--device", "cpu",
@@ -391,13 +418,17 @@ def test_two_processes_train_as_one(
     assert json.loads(line)["loss"] == pytest.approx(json_line(capsys)["loss"], rel=1e-4)
 
 
-def test_settings_given_by_name_win_over_the_preset(folder: Path, tmp_path: Path) -> None:
-    named = ("--train.steps", "2", "--mask.context-ratio", "None", "--train.cost-steps", "0", "--plan.cost", "tokens")
-    train = ["train", "--data", str(folder / "store"), "--out", str(tmp_path / "run"), *named]
+def test_settings_given_by_name_win_over_the_preset(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(lewm.families.presets.PRESETS, "literal", SMALL_ARTICLE)
+    named = ("--train.steps", "2", "--model.context-ratio", "None", "--train.cost-steps", "0", "--plan.cost", "tokens")
+    train = ["train", "--data", str(folder / "store"), "--out", str(tmp_path / "run"), "--preset", "literal", *named]
     assert main(train) == 0
     config = load_config(tmp_path / "run")
-    assert (config.train.steps, config.mask.context_ratio, config.plan.cost) == (2, None, "tokens")
-    assert config.model == SMALL.model
+    assert isinstance(config.model, ArticleSettings)
+    assert (config.train.steps, config.model.context_ratio, config.plan.cost) == (2, None, "tokens")
+    assert dataclasses.replace(config.model, context_ratio=0.5) == ARTICLE.model
 
 
 def test_eval_without_the_true_dynamics_says_so(
@@ -560,8 +591,8 @@ def test_a_model_that_comes_with_the_package_needs_no_run(
     monkeypatch.setenv("COLUMNS", "200")  # so that the table breaks no line
     config = dataclasses.replace(load_config(folder / "run"), data=dataclasses.replace(SMALL.data, path=""))
     (tmp_path / "two-room").mkdir()
-    shutil.copy(folder / "run" / "weights.safetensors", tmp_path / "two-room")
-    shutil.copy(folder / "run" / "spec.json", tmp_path / "two-room")
+    for name in ("weights.safetensors", "cost.safetensors", "spec.json"):
+        shutil.copy(folder / "run" / name, tmp_path / "two-room")
     save_config(tmp_path / "two-room", config)
     names = sorted(file.name for file in (tmp_path / "two-room").iterdir())
 
@@ -602,10 +633,10 @@ def test_a_model_that_comes_with_the_package_needs_no_run(
 def test_demo_does_it_all_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(lewm.cli.demo, "DEMO_EPISODES", 6)
-    monkeypatch.setattr(lewm.cli.demo, "DEMO_EPISODE_LENGTH", 20)
-    monkeypatch.setattr(lewm.cli.demo, "DEMO_EVAL", EVAL)
-    monkeypatch.setattr(lewm.cli.demo, "DEMO_VIDEO_EPISODES", 1)
+    monkeypatch.setattr(lewm.cli.demo_command, "DEMO_EPISODES", 6)
+    monkeypatch.setattr(lewm.cli.demo_command, "DEMO_EPISODE_LENGTH", 20)
+    monkeypatch.setattr(lewm.cli.demo_command, "DEMO_EVAL", EVAL)
+    monkeypatch.setattr(lewm.cli.demo_command, "DEMO_VIDEO_EPISODES", 1)
     demo = ["demo", "--out", str(tmp_path / "demo")]
     assert main(demo) == 0
     out, err = capsys.readouterr()
@@ -641,8 +672,9 @@ def test_images_from_folders_to_a_robot(
     assert main([*imported, "--format", "images", "--json"]) == 0
     assert json_line(capsys)["frames"] == 40
     train = ["train", "--data", store, "--out", run]
-    options = error_of(train, capsys).partition("; use ")[2].split()
-    assert main([*train, *options]) == 0  # the remedy is complete
+    assert "; use --preset literal, which learns from masked contexts" in error_of(train, capsys)
+    monkeypatch.setitem(lewm.families.presets.PRESETS, "literal", SMALL_ARTICLE)
+    assert main([*train, "--preset", "literal"]) == 0  # the remedy is complete
     capsys.readouterr()
     assert main(["eval", run]) == 0
     shown = capsys.readouterr().out
@@ -661,7 +693,7 @@ def test_ablate_lists_runs_and_writes_up(
     table, out, page = tmp_path / "studies.py", tmp_path / "out.jsonl", tmp_path / "page.md"
     table.write_text(
         """
-from lewm.ablate import Study, Table, TaskData
+from lewm.research import Study, Table, TaskData
 
 data = TaskData(task="two-room", episodes=6, episode_length=20, image_size=32)
 costs = {"learnt": {}, "tokens": {"plan.cost": "tokens"}}
@@ -691,7 +723,7 @@ TABLE = Table(tasks={"rooms": data}, studies={"costs": study})
     def fail(*_: Any) -> None:
         raise ValueError("data.frame_skip=99: too long")
 
-    monkeypatch.setattr("lewm.ablate.measure._evaluated", fail)
+    monkeypatch.setattr("lewm.research.measure._evaluated", fail)
     assert main([*ablate, "--json"]) == 1  # what failed is told, and the rest was done
     assert json_line(capsys)["failed"] == ["costs / learnt / rooms / seed 0: data.frame_skip=99: too long"]
 

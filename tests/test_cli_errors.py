@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-import lewm.config
+import lewm.families.presets
 import lewm.train.loop
 from lewm.cli import main
 from lewm.config import PlanConfig
@@ -25,7 +25,7 @@ SMALL = dataclasses.replace(
 @pytest.fixture
 def train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return a command that trains in milliseconds."""
-    monkeypatch.setitem(lewm.config.PRESETS, "tiny", SMALL)
+    monkeypatch.setitem(lewm.families.presets.PRESETS, "tiny", SMALL)
     store = moving_dot(tmp_path / "store").path
     return ["train", "--data", str(store), "--out", str(tmp_path / "run")]
 

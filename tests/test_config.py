@@ -1,18 +1,22 @@
 """Settings: what is refused and with which words, the article's own numbers, and the JSON round trip."""
 
 import dataclasses
+import inspect
 import json
 import re
 from typing import Any
 
 import pytest
 
-from lewm.config import PRESETS, Config, flat, from_json, preset, to_json, with_settings
-from tiny import TINY, override
+from lewm.config import Config, flat
+from lewm.families.article.settings import ArticleSettings
+from lewm.families.presets import FAMILIES, PRESETS, from_json, preset, to_json, with_settings
+from tiny import ARTICLE, TINY, override
 
 
 def changed(settings: dict[str, Any]) -> Config:
-    return override(TINY, settings)
+    ours = all(name.rpartition(".")[2] in TINY.model.__dataclass_fields__ for name in settings if "model." in name)
+    return override(TINY if ours else ARTICLE, settings)
 
 
 BAD = [
@@ -28,26 +32,32 @@ BAD = [
     ({"model.stem_channels": (0, 8)}, "model.stem_channels=(0, 8): must be at least 1"),
     ({"model.depth": 0}, "model.depth=0: must be at least 1"),
     ({"model.history": 5}, "model.history=5: must be 1 to 4 frames"),
-    ({"model.history": 4, "train.rollout_steps": 5}, "train.rollout_steps=5: with model.history=4 a clip has 9 frames"),
-    ({"train.rollout_steps": 0}, "train.rollout_steps=0: must be at least 1"),
+    ({"model.history": 4, "model.rollout_steps": 5}, "model.rollout_steps=5: with model.history=4 a clip has 9 frames"),
+    ({"model.rollout_steps": 0}, "model.rollout_steps=0: must be at least 1"),
     ({"action.size": 0}, "action.size=0: must be at least 1"),
     ({"action.kind": "none"}, "action.size=2: must be 0 without actions; use 0"),
-    ({"action.kind": "none", "action.size": 0, "data.frame_skip": 3}, "data.frame_skip=3: images have neither"),
-    ({"action.kind": "none", "action.size": 0, "mask.context_ratio": 1.0}, "mask.context_ratio=1.0: images have"),
+    ({"action.kind": "none", "action.size": 0}, "model.family=compact: with these settings, learns from actions"),
+    (
+        {"action.kind": "none", "action.size": 0, "model.context_ratio": 1.0},
+        "model.family=article: with these settings, learns from actions",
+    ),
     ({"data.frame_skip": 0}, "data.frame_skip=0: must be at least 1"),
     ({"data.held_out": 1.0}, "data.held_out=1.0: must be between 0 and 1"),
     ({"data.split_seed": -1}, "data.split_seed=-1: must not be negative"),
     ({"seed": -1}, "seed=-1: must not be negative"),
-    ({"mask.scale": (0.3, 0.2)}, "mask.scale=(0.3, 0.2): must be a positive range"),
-    ({"mask.scale": (0.3, 1.2)}, "mask.scale=(0.3, 1.2): must not exceed 1"),
-    ({"mask.aspect": (0.0, 1.0)}, "mask.aspect=(0.0, 1.0): must be a positive range"),
-    ({"mask.num_blocks": 0}, "mask.num_blocks=0: must be at least 1"),
-    ({"mask.context_ratio": 0.0}, "mask.context_ratio=0.0: must be in (0, 1]"),
-    ({"mask.context_ratio": 1.0, "mask.targets": "blocks"}, "mask.targets=blocks: no position is outside the context"),
-    ({"mask.full_context_prob": 1.5}, "mask.full_context_prob=1.5: must be between 0 and 1"),
-    ({"loss.beta": 0.0}, "loss.beta=0.0: must be positive"),
-    ({"loss.weight": -0.1}, "loss.weight=-0.1: must not be negative"),
-    ({"loss.weight": float("nan")}, "loss.weight=nan: must not be negative"),
+    ({"model.mask_scale": (0.3, 0.2)}, "model.mask_scale=(0.3, 0.2): must be a positive range"),
+    ({"model.mask_scale": (0.3, 1.2)}, "model.mask_scale=(0.3, 1.2): must not exceed 1"),
+    ({"model.mask_aspect": (0.0, 1.0)}, "model.mask_aspect=(0.0, 1.0): must be a positive range"),
+    ({"model.mask_blocks": 0}, "model.mask_blocks=0: must be at least 1"),
+    ({"model.context_ratio": 0.0}, "model.context_ratio=0.0: must be in (0, 1]"),
+    (
+        {"model.context_ratio": 1.0, "model.targets": "blocks"},
+        "model.targets=blocks: no position is outside the context",
+    ),
+    ({"model.full_context_prob": 1.5}, "model.full_context_prob=1.5: must be between 0 and 1"),
+    ({"model.beta": 0.0}, "model.beta=0.0: must be positive"),
+    ({"model.regulariser_weight": -0.1}, "model.regulariser_weight=-0.1: must not be negative"),
+    ({"model.regulariser_weight": float("nan")}, "model.regulariser_weight=nan: must not be negative"),
     ({"train.steps": 0}, "train.steps=0: must be at least 1"),
     ({"train.batch_size": 1}, "train.batch_size=1: must be at least 2"),
     ({"train.learning_rate": 0.0}, "train.learning_rate=0.0: must be positive"),
@@ -57,7 +67,7 @@ BAD = [
     ({"train.betas": (0.9, 1.0)}, "train.betas=(0.9, 1.0): must be in [0, 1)"),
     ({"train.eps": 0.0}, "train.eps=0.0: must be positive"),
     ({"train.clip_norm": 0.0}, "train.clip_norm=0.0: must be positive"),
-    ({"train.ema_start": 1.1}, "train.ema_start=1.1: must be between 0 and 1"),
+    ({"model.ema_start": 1.1}, "model.ema_start=1.1: must be between 0 and 1"),
     ({"train.checkpoint_every": 0}, "train.checkpoint_every=0: must be at least 1"),
     ({"train.cost_steps": -1}, "train.cost_steps=-1: must not be negative"),
     ({"train.cost_steps": 0, "plan.cost": "steps_to_go"}, "train.cost_steps=0: plan.cost=steps_to_go needs its head"),
@@ -83,30 +93,26 @@ def test_refuses_in_one_line_with_a_remedy(settings: dict[str, Any], message: st
 
 
 @pytest.mark.parametrize("name", PRESETS)
-def test_presets_say_at_once_what_images_need(name: str) -> None:
-    """The remedy is a list of options, which must be all that is needed."""
+def test_images_are_learnt_from_masked_contexts_alone(name: str) -> None:
     images = {"action.kind": "none", "action.size": 0}
     if name == "literal":
         assert override(preset(name), images).model_action_size == 0
         return
-    with pytest.raises(ValueError, match=r"mask\.full_context_prob=1\.0.*: images have neither actions nor") as error:
+    with pytest.raises(ValueError, match=r"^model\.family=.*, which images do not have; use --preset literal"):
         override(preset(name), images)
-    options = str(error.value).partition("; use ")[2].split("--")[1:]
-    given = {}
-    for setting, *value in map(str.split, options):  # a flag has no value
-        given[setting.replace("-", "_")] = (
-            True if not value else "tokens" if value == ["tokens"] else json.loads(*value)
-        )
-    assert given["mask.full_context_prob"] == 0
-    assert (given["train.cost_steps"], given["plan.cost"]) == (0, "tokens")
-    override(preset(name), images | given)
+
+
+def test_settings_without_a_preset_are_refused() -> None:
+    with pytest.raises(ValueError, match=r'^preset=: must name the settings .*; use lewm\.preset\("tiny"\)$'):
+        Config()
 
 
 def test_remedies_of_sizes_are_accepted() -> None:
     with pytest.raises(ValueError, match=r"use 128 or 144$"):
         changed({"model.image_size": 130, "model.patch_size": 4})
     for size in (128, 144):
-        assert changed({"model.image_size": size, "model.patch_size": 4}).model.grid == size // 16
+        model = override(ARTICLE, {"model.image_size": size, "model.patch_size": 4}).model
+        assert model.num_tokens == (size // 16) ** 2
     with pytest.raises(ValueError, match=r"use 8$"):
         changed({"model.image_size": 5})
     assert changed({"model.image_size": 8}).model.num_tokens == 1
@@ -114,45 +120,46 @@ def test_remedies_of_sizes_are_accepted() -> None:
 
 def test_tokens_follow_the_image_size() -> None:
     for size, tokens in ((128, 64), (224, 196)):
-        model = dataclasses.replace(TINY.model, image_size=size, patch_size=4)
+        model: Any = dataclasses.replace(ARTICLE.model, image_size=size, patch_size=4)
         assert (model.effective_patch, model.num_tokens) == (16, tokens)
 
 
 def test_model_action_size() -> None:
     assert changed({"data.frame_skip": 3}).model_action_size == 6
     assert changed({"data.frame_skip": 3, "action.kind": "discrete", "action.size": 9}).model_action_size == 3
-    assert changed({"action.kind": "none", "action.size": 0}).model_action_size == 0
+    assert override(ARTICLE, {"action.kind": "none", "action.size": 0}).model_action_size == 0
 
 
 def test_literal_is_the_article() -> None:
     """Section 5's table, with decision on the patch: 16 pixels."""
     c = preset("literal")
-    m, k, t = c.model, c.mask, c.train
+    m, t = c.model, c.train
+    assert isinstance(m, ArticleSettings)
     assert (m.image_size, m.stem, m.effective_patch, m.num_tokens) == (128, "conv", 16, 64)
     assert (m.depth, m.num_heads, m.width, m.mlp_ratio) == (6, 6, 384, 4)
     assert (m.predictor_depth, m.predictor_heads, m.predictor_width) == (4, 4, 192)
-    assert (m.action_conditioning, m.history, t.rollout_steps) == ("add", 1, 1)
+    assert (m.action_conditioning, m.history, m.rollout_steps) == ("add", 1, 1)
     assert (t.betas, t.eps, t.learning_rate, t.final_learning_rate) == ((0.9, 0.999), 1e-8, 1.5e-3, 1e-5)
     assert (t.weight_decay, t.batch_size, t.clip_norm, t.precision) == (0.05, 256, 1.0, "bfloat16")
-    assert (t.ema_start, t.ema_end, t.warmup) == (0.996, 1.0, 40 / 300)
-    assert (c.loss.regulariser, c.loss.weight, c.loss.beta) == ("spectral", 0.1, 1.0)
-    assert (c.loss.apply_to, c.loss.centre) == ("tokens", "batch")
-    assert (k.num_blocks, k.scale, k.aspect, k.targets) == (4, (0.15, 0.2), (0.75, 1.5), "all")
-    assert (k.context_ratio, k.full_context_prob) == (0.25, 0.0)
+    assert (m.ema_start, m.ema_end, t.warmup) == (0.996, 1.0, 40 / 300)
+    assert (m.regulariser, m.regulariser_weight, m.beta) == ("spectral", 0.1, 1.0)
+    assert (m.apply_to, m.centre, m.slowness, m.inverse) == ("tokens", "batch", 0.0, 0.0)
+    assert (m.mask_blocks, m.mask_scale, m.mask_aspect, m.targets) == (4, (0.15, 0.2), (0.75, 1.5), "all")
+    assert (m.context_ratio, m.full_context_prob) == (0.25, 0.0)
     assert (c.plan.candidates, c.plan.horizon, c.plan.iterations) == (64, 8, 3)
 
 
-def test_paper_has_the_article_sizes() -> None:
-    paper, literal = preset("paper").model, preset("literal").model
+def test_large_has_the_article_sizes() -> None:
+    large, literal = preset("large").model, preset("literal").model
     for name in ("image_size", "stem", "stem_channels", "width", "depth", "num_heads", "predictor_width"):
-        assert getattr(paper, name) == getattr(literal, name)
+        assert getattr(large, name) == getattr(literal, name)
 
 
 def test_unknown_preset_names_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"^preset=papr: must be one of .*; did you mean paper\?$"):
-        preset("papr")
+    with pytest.raises(ValueError, match=r"^preset=larg: must be one of .*; did you mean large\?$"):
+        preset("larg")
     for name in ("", "mega"):
-        with pytest.raises(ValueError, match=r"literal; give one of them$"):
+        with pytest.raises(ValueError, match=r"gcbc; give one of them$"):
             preset(name)
 
 
@@ -164,12 +171,14 @@ def test_json_round_trip(name: str) -> None:
 
 
 def test_json_round_trip_of_other_values() -> None:
-    config = changed({"mask.context_ratio": None, "train.compile": True, "eval.horizons": (1, 3), "data.path": "é"})
+    config = override(
+        ARTICLE, {"model.context_ratio": None, "train.compile": True, "eval.horizons": (1, 3), "data.path": "é"}
+    )
     assert from_json(to_json(config), "config.json") == config
 
 
 def edited(path: str, value: Any) -> str:
-    raw = json.loads(to_json(TINY))
+    raw = json.loads(to_json(ARTICLE))
     *groups, name = path.split(".")
     part = raw
     for group in groups:
@@ -194,13 +203,17 @@ def edited(path: str, value: Any) -> str:
         ("train.eps", "small", "f: train.eps='small': must be float"),
         ("train.compile", 1, "f: train.compile=1: must be bool"),
         ("model.stem", "mlp", "f: model.stem='mlp': must be one of conv, linear; restore the file"),
-        ("mask.scale", [0.1], "f: mask.scale=(0.1,): must be tuple[float, float]"),
-        ("mask.scale", 0.1, "f: mask.scale=0.1: must be tuple[float, float]"),
-        ("mask.context_ratio", "all", "f: mask.context_ratio='all': must be float | None"),
+        ("model.mask_scale", [0.1], "f: model.mask_scale=(0.1,): must be tuple[float, float]"),
+        ("model.mask_scale", 0.1, "f: model.mask_scale=0.1: must be tuple[float, float]"),
+        ("model.context_ratio", "all", "f: model.context_ratio='all': must be float | None"),
         ("eval.horizons", [1, "2"], "f: eval.horizons=(1, '2'): must be tuple[int, ...]"),
         ("model", 3, "f: model=3: must be an object"),
         ("model.image_size", 33, "f: model.image_size=33: must be divisible by 8"),
-        ("schema_version", 0, "f: schema_version=0: must be 1; train again"),
+        ("schema_version", 0, "f: schema_version=0: must be 2; train again"),
+        ("schema_version", 1, "f: schema_version=1: must be 2; train again: before, all families shared one set of"),
+        ("model.family", "articel", "f: model.family='articel': must be one of article, compact"),
+        ("model.family", ["compact"], "f: model.family=['compact']: must be one of article, compact"),
+        ("model.family", "compact", "f: model.mask_tokens: is not a setting; leave it out"),
     ],
 )
 def test_refuses_bad_json(path: str, value: Any, message: str) -> None:
@@ -222,13 +235,14 @@ def test_an_integer_may_stand_for_a_real_number() -> None:
 
 
 def test_settings_are_replaced_by_full_name_or_by_group() -> None:
-    named = {"loss.slowness": 2, "model.stem_channels": [4, 8], "mask.context_ratio": None, "seed": 3}
-    config = with_settings(TINY, named)
-    assert config == override(TINY, {**named, "loss.slowness": 2.0, "model.stem_channels": (4, 8)})
-    assert isinstance(config.loss.slowness, float)
-    assert with_settings(TINY, {"loss": {"slowness": 2}, "train": {}}) == override(TINY, {"loss.slowness": 2.0})
+    named = {"model.slowness": 2, "model.stem_channels": [4, 8], "model.context_ratio": None, "seed": 3}
+    config = with_settings(ARTICLE, named)
+    assert config == override(ARTICLE, {**named, "model.slowness": 2.0, "model.stem_channels": (4, 8)})
+    assert isinstance(config.model, ArticleSettings)
+    assert isinstance(config.model.slowness, float)
+    assert with_settings(TINY, {"model": {"slowness": 2}, "train": {}}) == override(TINY, {"model.slowness": 2.0})
     assert with_settings(TINY, {}) == TINY
-    assert flat({"loss": {"beta": 2.0}, "seed": 1}) == {"loss.beta": 2.0, "seed": 1}
+    assert flat({"model": {"beta": 2.0}, "seed": 1}) == {"model.beta": 2.0, "seed": 1}
 
 
 def test_a_preset_with_settings_of_its_own() -> None:
@@ -244,18 +258,39 @@ def test_a_preset_with_settings_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"loss.slownes": 0.0}, "loss.slownes=0.0: is not a setting; did you mean loss.slowness?"),
-        ({"los": {"slowness": 0.0}}, "los.slowness=0.0: is not a setting; did you mean loss.slowness?"),
+        ({"model.slownes": 0.0}, "model.slownes=0.0: is not a setting; did you mean model.slowness?"),
+        ({"loss": {"slowness": 0.0}}, "loss.slowness=0.0: is not a setting; did you mean model.slowness?"),
         ({"train.steps": True}, "train.steps=True: must be int; correct the value"),
         (
-            {"loss.regulariser": "gauss"},
-            "loss.regulariser=gauss: must be one of none, spectral, gaussian, vicreg, barlow; correct the value",
+            {"model.regulariser": "gauss"},
+            "model.regulariser=gauss: must be one of none, spectral, gaussian, vicreg, barlow; correct the value",
         ),
         ({"lr": 3}, "lr=3: is not a setting; see `lewm train --help`"),
         ({"loss": 3}, "loss=3: is not a setting"),
-        ({"loss.beta": 1.0, "loss": {"beta": 2.0}}, "loss.beta=2.0: is given twice; leave one out"),
+        (
+            {"model.mask_blocks": 3},
+            "model.mask_blocks=3: is a setting of article, and the family here is compact; leave it out, or start from "
+            "a preset of that family: literal",
+        ),
+        (
+            {"model.rho": 0.4},
+            "model.rho=0.4: is a setting of tdmpc2, and the family here is compact; leave it out, or start from a "
+            "preset of that family: tdmpc2",
+        ),
+        ({"model.beta": 1.0, "model": {"beta": 2.0}}, "model.beta=2.0: is given twice; leave one out"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(told)}"):
         with_settings(TINY, settings)
+
+
+def test_every_setting_of_every_family_is_explained() -> None:
+    """The docstring under a field is its help text."""
+    for settings, _ in FAMILIES.values():
+        for cls in settings.__mro__:
+            if dataclasses.is_dataclass(cls) and cls.__doc__ is not None:
+                source = inspect.getsource(cls)
+                for name in vars(cls).get("__annotations__", {}):
+                    if "ClassVar" not in str(cls.__annotations__[name]):
+                        assert re.search(rf'    {name}: [^\n]*\n    """', source), f"{cls.__name__}.{name}"

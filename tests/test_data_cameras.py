@@ -10,8 +10,8 @@ import pytest
 from lewm.data import StoreMeta
 from lewm.data.cameras import CameraFitter, Tile, camera_tiles, tile
 from lewm.data.fit import FrameFit
+from lewm.data.importers.source import ImportOptions
 from lewm.data.importing import import_recording
-from lewm.data.source import ImportOptions
 
 
 @pytest.mark.parametrize("cameras", range(1, 13))

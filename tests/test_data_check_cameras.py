@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from lewm.data import Store
-from lewm.data.check import check_store
+from lewm.data.check.store_check import check_store
+from lewm.data.importers.source import ImportOptions
 from lewm.data.importing import import_recording
-from lewm.data.source import ImportOptions
 from lewm.data.store import StoreMeta, StoreWriter
 from lewm.data.thumbnails import thumbnails
 

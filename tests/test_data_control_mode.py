@@ -9,8 +9,8 @@ import pytest
 import lewm
 from disc_world import Episode, draw, write
 from lewm.data import Store
-from lewm.data.check import check_store
-from lewm.data.control_mode import GIVEN, guess_control_mode, write_guess
+from lewm.data.check.control_mode import GIVEN, guess_control_mode, write_guess
+from lewm.data.check.store_check import check_store
 from lewm.data.store import set_control_mode
 
 FPS, LENGTH = 10.0, 60

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from av.packet import Packet
 
-from lewm.data.decoding import decoded, playable
-from lewm.data.matroska import damaged_element
-from test_data_video import number_of, picture, write_video
+from lewm.data.importers.decoding import decoded, playable
+from lewm.data.importers.matroska import damaged_element
+from test_data_video_folders import number_of, picture, write_video
 
 COUNT = 48
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "matroska", ".avi": "avi"}

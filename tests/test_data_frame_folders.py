@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from lewm.data.frame_folders import FrameFolderSource
+from lewm.data.importers.frame_folders import FrameFolderSource
 from lewm.data.importing import ImportOptions, detect_format, import_recording
 
 SIZE = 8

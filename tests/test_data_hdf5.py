@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from lewm.data.hdf5 import HDF5Source
+from lewm.data.importers.hdf5 import HDF5Source
 from lewm.data.importing import ImportOptions, Recording, detect_format, import_recording
 
 LENGTHS = (5, 3, 8)
@@ -168,7 +168,7 @@ def test_reads_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with h5py.File(path, "a") as file:
         file.create_dataset("pixels", data=columns["pixels"], chunks=(4, SIZE, SIZE, 3), compression="gzip")
     row = SIZE * SIZE * 3
-    monkeypatch.setattr("lewm.data.hdf5.source.READ_BYTES", 10 * row)
+    monkeypatch.setattr("lewm.data.importers.hdf5.hdf5_source.READ_BYTES", 10 * row)
     asked: list[tuple[int, int]] = []
     get = h5py.Dataset.__getitem__
 

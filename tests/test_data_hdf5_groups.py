@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from lewm.data.hdf5 import HDF5Source
+from lewm.data.importers.hdf5 import HDF5Source
 from lewm.data.importing import ImportOptions, import_recording
 
 SIZE = 16

@@ -19,8 +19,9 @@ from image_fixture import (
     numbers,
     samples,
 )
-from lewm.data import Store, images
-from lewm.data.images import ImageFolderSource
+from lewm.data import Store
+from lewm.data.importers import images
+from lewm.data.importers.images import ImageFolderSource
 from lewm.data.importing import ImportOptions, open_source
 
 

@@ -15,8 +15,8 @@ import pytest
 
 from lewm.data import Store, importing
 from lewm.data.fit import FrameFit, FrameFitter
+from lewm.data.importers.source import ImportOptions, Recording, Source, SourceInfo
 from lewm.data.importing import detect_format, import_recording
-from lewm.data.source import ImportOptions, Recording, Source, SourceInfo
 
 LENGTHS = (7, 5, 9)
 
@@ -332,7 +332,7 @@ def test_memory_is_bounded_by_a_frame_not_by_an_episode(tmp_path: Path) -> None:
     code = (
         "from lewm.data.importing import *\n"
         "def high(): return int(next(l for l in open('/proc/self/status') if l.startswith('VmHWM')).split()[1])\n"
-        "import lewm.data.hdf5\n"
+        "import lewm.data.importers.hdf5\n"
         "before = high()\n"
         f"import_recording({str(recording)!r}, {str(tmp_path / 'store')!r}, workers=1, progress=False)\n"
         "print(high() - before)\n"

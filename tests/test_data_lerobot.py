@@ -37,8 +37,8 @@ from lerobot_fixture import (
     task_of,
     write_lerobot,
 )
+from lewm.data.importers.lerobot import LeRobotSource
 from lewm.data.importing import ImportOptions, detect_format
-from lewm.data.lerobot import LeRobotSource
 
 
 @pytest.mark.parametrize("kind", ["h264", "av1", "image"])

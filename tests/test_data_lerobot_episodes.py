@@ -10,8 +10,8 @@ import pytest
 from lerobot_edit import ANY, STARTS, TOP, V3_DATA, V3_EPISODES, V3_VIDEO, edit_rows, import_to, skipped
 from lerobot_fixture import FPS, number_of, task_of, write_lerobot
 from lewm.data import Store
+from lewm.data.importers.lerobot import LeRobotSource
 from lewm.data.importing import import_recording
-from lewm.data.lerobot import LeRobotSource
 
 VIDEO = f"videos/{TOP}"
 

@@ -23,8 +23,8 @@ from lerobot_fixture import (
     actions_of,
     write_lerobot,
 )
+from lewm.data.importers.lerobot import LeRobotSource
 from lewm.data.importing import ImportOptions
-from lewm.data.lerobot import LeRobotSource
 
 
 @pytest.mark.parametrize(

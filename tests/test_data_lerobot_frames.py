@@ -12,8 +12,8 @@ import pytest
 
 from lerobot_edit import ANY, LENGTHS, STARTS, TOP, V3_DATA, V3_VIDEO, edit_info, edit_rows, pixels_of, psnr, skipped
 from lerobot_fixture import FPS, SIZE, actions_of, encode_image, frame_of, number_of, write_lerobot, write_video
-from lewm.data import decoding
-from lewm.data.lerobot import LeRobotSource
+from lewm.data.importers import decoding
+from lewm.data.importers.lerobot import LeRobotSource
 
 
 def test_bad_videos(lerobot_v2: Path, tmp_path: Path) -> None:

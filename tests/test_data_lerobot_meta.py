@@ -21,9 +21,9 @@ from lerobot_edit import (
 )
 from lerobot_fixture import actions_of
 from lewm.data import Store
+from lewm.data.importers.lerobot import LeRobotSource
+from lewm.data.importers.lerobot_files import fill
 from lewm.data.importing import import_recording
-from lewm.data.lerobot import LeRobotSource
-from lewm.data.lerobot_files import fill
 
 
 @pytest.mark.parametrize(

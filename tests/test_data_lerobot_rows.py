@@ -11,7 +11,7 @@ import pytest
 
 from lerobot_edit import ANY, LENGTHS, STARTS, V3_DATA, edit_rows, pixels_of, skipped
 from lerobot_fixture import FPS, actions_of, number_of
-from lewm.data.lerobot import LeRobotSource
+from lewm.data.importers.lerobot import LeRobotSource
 
 V2_DATA = "data/chunk-000/episode_000001.parquet"
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from lerobot_fixture import write_video
+from lewm.data.importers.listing import is_hidden, is_hidden_path, listed, natural_key, visible
 from lewm.data.importing import import_recording
-from lewm.data.listing import is_hidden, is_hidden_path, listed, natural_key, visible
 
 APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        " + bytes(60)
 HIDDEN = (

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from image_fixture import BROKEN, RED, WHITE, encoded
-from lewm.data.pictures import read_image
+from lewm.data.importers.pictures import read_image
 
 
 def decode(image: Image.Image, kind: str = "PNG", **settings: Any) -> np.ndarray:

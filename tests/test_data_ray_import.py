@@ -17,8 +17,8 @@ pytest.importorskip("ray.data", reason="ray[data] is not installed; it is in the
 
 from ray.cluster_utils import Cluster  # noqa: E402  # pyright: ignore[reportMissingImports]
 
-from lewm.data import ray_import  # noqa: E402
-from lewm.data.ray_import import import_with_ray  # noqa: E402
+from lewm.data.importers import ray_import  # noqa: E402
+from lewm.data.importers.ray_import import import_with_ray  # noqa: E402
 
 # Ray's settings warn of each other.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]

@@ -12,8 +12,8 @@ import pytest
 
 from disc_world import EPISODES, LENGTH, Episode, make_episode, make_episodes, write
 from lewm.data import Store, StoreWriter
-from lewm.data.check import CheckResult, check_store
-from lewm.data.repair import repair
+from lewm.data.check.repair import repair
+from lewm.data.check.store_check import CheckResult, check_store
 
 SETTINGS = {"frame_skip": 1, "clip_frames": 4, "held_out": 0.2, "split_seed": 0, "whole": True}
 
@@ -138,8 +138,8 @@ def test_a_killed_repair_leaves_no_store_and_the_next_one_works(tmp_path: Path, 
 import os, signal
 from pathlib import Path
 from lewm.data import Store, StoreWriter
-from lewm.data.check import check_store
-from lewm.data.repair import repair
+from lewm.data.check.store_check import check_store
+from lewm.data.check.repair import repair
 append = StoreWriter.append
 def killed(writer, *arguments, **named):
     append(writer, *arguments, **named)

@@ -15,12 +15,12 @@ import pytest
 from image_fixture import encoded, make_folder, make_shard, numbered
 from lerobot_fixture import write_lerobot
 from lewm.data import Store
+from lewm.data.importers.resume import meta_to_go_on
+from lewm.data.importers.source import ImportOptions
 from lewm.data.importing import Imported, import_recording
-from lewm.data.resume import meta_to_go_on
-from lewm.data.source import ImportOptions
 from lewm.data.store import StoreMeta
 from lewm.files import LONGEST_MESSAGE, shorten
-from test_data_video import actions_at, frame_times, write_table, write_video
+from test_data_video_folders import actions_at, frame_times, write_table, write_video
 
 OPTIONS = ImportOptions(image_size=16)
 
@@ -211,7 +211,7 @@ def test_an_import_that_is_stopped_before_its_first_episode_binds_nobody(tmp_pat
     path, out = write_demos(tmp_path / "demos.hdf5", [0]), tmp_path / "store"
     code = (
         "import os, signal\n"
-        "from lewm.data import importing, source\n"
+        "from lewm.data import importing\n"
         "def stop(recording, options, file):\n"
         "    file.write_bytes(b'half a frame')\n"
         f"    os.kill(os.getpid(), signal.{signal})\n"

@@ -8,8 +8,8 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from lewm.data.importers.tables import choose_columns, read_table
 from lewm.data.importing import ImportOptions
-from lewm.data.tables import choose_columns, read_table
 
 COLUMNS = {
     "t": [0.0, 1.0], "action.left.x": [1.0, 2.0], "action.left.y": [3.0, 4.0], "action_grip": [5, 6],

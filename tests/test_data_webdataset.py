@@ -19,8 +19,8 @@ from image_fixture import (
     numbers,
     samples,
 )
-from lewm.data.images import ImageFolderSource
-from lewm.data.webdataset import WebDatasetSource, read_index
+from lewm.data.importers.images import ImageFolderSource
+from lewm.data.importers.webdataset import WebDatasetSource, read_index
 
 
 @pytest.mark.parametrize(("shards", "episodes"), [(1, 10), (3, 12), (10, 10), (12, 12)])

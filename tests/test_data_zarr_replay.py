@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from lewm.data.importers.zarr_replay import ZarrSource
 from lewm.data.importing import ImportOptions, detect_format, import_recording
-from lewm.data.zarr_replay import ZarrSource
 
 zarr = pytest.importorskip("zarr")
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lewm.config import ActionConfig, Config, DataConfig, ModelConfig, PlanConfig
+from lewm.config import ActionConfig, Config, DataConfig, PlanConfig
 from lewm.data import Store, StoreMeta, StoreWriter
 from lewm.envs import make_task
 from lewm.envs.task import Behaviour, Task
@@ -29,7 +29,8 @@ from lewm.evaluate.closed_loop import (
     straight_policy,
     wilson_interval,
 )
-from lewm.plan import Region, RegionGoal, action_space
+from lewm.families.compact.settings import CompactSettings
+from lewm.plan import GoalCost, Region, RegionGoal, action_space
 
 SIZE, SPEED, SKIP, BUDGET = 16, 0.1, 2, 12
 
@@ -87,24 +88,38 @@ class DiscreteLine(Line):
 
 
 class Model:
-    """Know the line: one token, which holds the place; its rollout errs by a factor, its cost by a sign."""
+    """Know the line: one token, which holds the place; its rollout errs by a factor."""
 
     device = torch.device("cpu")
 
-    def __init__(self, gain: float = 1.0, sign: float = 1.0) -> None:
-        self.gain, self.sign = gain, sign
+    def __init__(self, gain: float = 1.0) -> None:
+        self.gain = gain
 
     def encode(self, frames: Tensor, /) -> Tensor:
         return frames[:, 0, 0, :1].float()[:, None] / 255.0  # (B, 1, 1)
 
-    def steps_to_go(self, tokens: Tensor, goal: Tensor, /) -> Tensor:
-        return self.sign * (tokens - goal).abs().mean((-2, -1))
-
-    def rollout(self, tokens: Tensor, actions: Tensor, /) -> Tensor:
-        past = tokens.shape[1] - 1
-        moves = actions[:, past:] if actions.is_floating_point() else (actions[:, past:] - 1).float()
-        way = tokens[:, -1, 0] + self.gain * SPEED * moves.sum(-1).cumsum(1)  # (B, H)
+    def rollout(self, states: Tensor, past_actions: Tensor, actions: Tensor, /) -> Tensor:
+        moves = actions if actions.is_floating_point() else (actions - 1).float()
+        way = states[:, -1, 0] + self.gain * SPEED * moves.sum(-1).cumsum(1)  # (B, H)
         return way.clamp(0, 1)[..., None, None]
+
+
+def apart(tokens: Tensor, goal: Tensor) -> Tensor:
+    """Stand in for a learnt cost: the distance of the places."""
+    return (tokens - goal).abs().mean((-2, -1))
+
+
+def inverted(tokens: Tensor, goal: Tensor) -> Tensor:
+    """Stand in for a learnt cost that errs by its sign."""
+    return -apart(tokens, goal)
+
+
+def model_policy(
+    model: Model, config: Config, task: Task, starts: Starts, *, cost: GoalCost = apart, record: int = 0
+) -> ModelPolicy:
+    known: Any = model
+    learnt: Any = cost
+    return ModelPolicy(known, config, task, starts, action_space(config, device="cpu"), cost=learnt, record=record)
 
 
 def make_starts_on_line(task: Task, count: int = 8) -> Starts:
@@ -118,7 +133,7 @@ def make_config(task: Task, **plan: Any) -> Config:
     return Config(
         action=ActionConfig(kind=kind, size=size),
         data=DataConfig(frame_skip=SKIP),
-        model=ModelConfig(image_size=SIZE, history=plan.pop("history", 1)),
+        model=CompactSettings(image_size=SIZE, history=plan.pop("history", 1)),
         plan=PlanConfig(**{"horizon": 4, "candidates": 64, "elites": 8, "iterations": 2, "over": "sum"} | plan),
     )
 
@@ -239,7 +254,7 @@ def test_solved_episodes_cost_nothing_more(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(of, name, call)
 
     model = Model()
-    policy = ModelPolicy(model, config, task, starts, action_space(config, device="cpu"))  # pyright: ignore[reportArgumentType]
+    policy = model_policy(model, config, task, starts)
     counted(model, "rollout")
     counted(task, "render_states")
     counted(task, "simulate")
@@ -283,16 +298,16 @@ def test_split_names_the_part_that_fails(task_class: type[Line], over: Literal["
         success = reaches(task, starts)
         return float(run_closed_loop(task, starts, policy, success, budget=BUDGET, frame_skip=SKIP).success.mean())
 
-    def model_rate(model: Model) -> float:
-        return rate(ModelPolicy(model, config, task, starts, space))  # pyright: ignore[reportArgumentType]
+    def model_rate(model: Model, cost: GoalCost = apart) -> float:
+        return rate(model_policy(model, config, task, starts, cost=cost))
 
-    def cost_rate(model: Model) -> float:
-        return rate(cost_alone(model, task, starts, space, config.plan, seed=0))  # pyright: ignore[reportArgumentType]
+    def cost_rate(model: Any, cost: GoalCost = apart) -> float:
+        return rate(cost_alone(model, cost, task, starts, space, config.plan, seed=0))
 
     assert rate(planner_alone(task, starts, space, config.plan, seed=0)) == 1.0
     assert cost_rate(Model()) == model_rate(Model()) == 1.0
     # the cost is wrong: true dynamics do not help
-    assert cost_rate(Model(sign=-1.0)) == model_rate(Model(sign=-1.0)) == 0.0
+    assert cost_rate(Model(), inverted) == model_rate(Model(), inverted) == 0.0
     # the model's dynamics are wrong: the cost alone still plans
     assert cost_rate(Model(gain=-1.0)) == 1.0
     assert model_rate(Model(gain=-1.0)) == 0.0
@@ -302,7 +317,7 @@ def test_split_names_the_part_that_fails(task_class: type[Line], over: Literal["
 def test_model_policy_keeps_what_was_imagined(history: int) -> None:
     task = Line(SIZE)
     starts, config = make_starts_on_line(task), make_config(task, execute=2, history=history)
-    policy = ModelPolicy(Model(), config, task, starts, action_space(config, device="cpu"), record=3)  # pyright: ignore[reportArgumentType]
+    policy = model_policy(Model(), config, task, starts, record=3)
     loop = run_closed_loop(task, starts, policy, reaches(task, starts), budget=8, frame_skip=SKIP)
     assert policy.decisions == len(policy.imagined) == 2
     assert policy.seconds > 0
@@ -317,7 +332,7 @@ def test_last_plan_of_an_ended_episode_stays() -> None:
     starts, config = make_starts_on_line(task, 4), make_config(task)
     goal = starts.state + np.array([[0.6], [0.2], [0.6], [0.6]], dtype=np.float32)
     starts = replace(starts, goal_state=goal, goal_frame=task.render_states(goal))
-    policy = ModelPolicy(Model(), config, task, starts, action_space(config, device="cpu"), record=2)  # pyright: ignore[reportArgumentType]
+    policy = model_policy(Model(), config, task, starts, record=2)
     loop = run_closed_loop(task, starts, policy, reaches(task, starts), budget=BUDGET, frame_skip=SKIP)
     end = int(-(-loop.solved_at[1] // SKIP))  # decisions that were made for it
     assert 0 < end < -(-loop.solved_at[0] // SKIP)
@@ -353,7 +368,7 @@ def test_model_pursues_a_region_and_not_the_frame(task_class: type[Line]) -> Non
         return wanted.contains(states, task.state_names)
 
     def run(model: Model) -> Loop:
-        policy = ModelPolicy(model, config, task, starts, action_space(config, device="cpu"))  # pyright: ignore[reportArgumentType]
+        policy = model_policy(model, config, task, starts)
         return run_closed_loop(task, starts, policy, success, budget=BUDGET, frame_skip=SKIP)
 
     loop = run(Model())

@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lewm.config import ActionConfig, Config, DataConfig, EvalConfig, ModelConfig, PlanConfig, TrainConfig
+from lewm.config import ActionConfig, Config, DataConfig, EvalConfig, PlanConfig, TrainConfig
 from lewm.data import Store, StoreMeta, StoreWriter
 from lewm.evaluate import open_loop, plan_once
+from lewm.evaluate.evaluation import Evaluation
 from lewm.evaluate.frames import draw_frames
 from lewm.evaluate.open_loop import random_plans
-from lewm.evaluate.run import Evaluation
+from lewm.families.article.settings import ArticleSettings
+from lewm.families.compact.settings import CompactSettings
 from lewm.plan import action_space
 from tiny import plain_spec
 
@@ -29,13 +31,15 @@ class Model:
     def encode(self, frames: Tensor, /) -> Tensor:
         return frames[:, 0, 0, :1].float()[:, None] / 255.0  # (B, 1, 1)
 
-    def steps_to_go(self, tokens: Tensor, goal: Tensor, /) -> Tensor:
-        return (tokens - goal).abs().mean((-2, -1)) / SPEED
-
-    def rollout(self, tokens: Tensor, actions: Tensor, /) -> Tensor:
+    def rollout(self, states: Tensor, past_actions: Tensor, actions: Tensor, /) -> Tensor:
         moves = actions.unflatten(-1, (SKIP, -1))
         moves = moves[..., 0] if actions.is_floating_point() else actions - 1.0  # (B, H, f)
-        return (tokens[:, -1, 0] + SPEED * moves.sum(-1).cumsum(1))[..., None, None]
+        return (states[:, -1, 0] + SPEED * moves.sum(-1).cumsum(1))[..., None, None]
+
+
+def steps_to_go(tokens: Tensor, goal: Tensor) -> Tensor:
+    """Stand in for a learnt cost: the steps that the way takes."""
+    return (tokens - goal).abs().mean((-2, -1)) / SPEED
 
 
 def line(path: Path, *, discrete: bool = False, states: bool = True, images: bool = False) -> Store:
@@ -73,15 +77,16 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         config = Config(
             action=ActionConfig(kind=kind, size=size),
             data=DataConfig(frame_skip=1 if kind == "none" else SKIP),
-            model=ModelConfig(image_size=SIZE, history=1),
+            model=ArticleSettings(image_size=SIZE) if kind == "none" else CompactSettings(image_size=SIZE),
             train=TrainConfig(cost_steps=0 if kind == "none" else 2000),
             plan=PlanConfig(horizon=HORIZON, iterations=4, cost=cost, over=over),  # pyright: ignore[reportArgumentType]
             eval=EvalConfig(probe_frames=20),
         )
         model: Any = Model()
+        learnt: Any = None if kind == "none" else steps_to_go
         bounds = {"low": (-0.4, 0.25), "high": (0.4, 0.25)} if kind == "continuous" else {}
         spec = plain_spec(config, **bounds)
-        of = Evaluation(Path("run"), config, model, store, TRAIN, HELD_OUT, None, spec)
+        of = Evaluation(Path("run"), config, model, learnt, store, TRAIN, HELD_OUT, None, spec)
         monkeypatch.setattr(open_loop, "open_run", lambda *args, **kwargs: of)
         return of
 
@@ -184,7 +189,8 @@ def test_a_plan_stays_within_the_bounds_of_the_run(opened: Any) -> None:
 
 
 def test_random_plans_fill_the_space() -> None:
-    config = Config(action=ActionConfig(kind="continuous", size=2), data=DataConfig(frame_skip=1))
+    action, data = ActionConfig(kind="continuous", size=2), DataConfig(frame_skip=1)
+    config = Config(action=action, data=data, model=CompactSettings())
     space = action_space(config, [-3.0, 1.0], [3.0, 5.0], device="cpu")
     drawn = random_plans(space, 50, torch.Generator().manual_seed(0))
     assert drawn.shape == (1, open_loop.RANDOM_PLANS, 50, 2)

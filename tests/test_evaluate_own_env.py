@@ -12,10 +12,11 @@ import torch
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
-from lewm.config import ActionConfig, Config, DataConfig, EvalConfig, ModelConfig, PlanConfig, TrainConfig
+from lewm.config import ActionConfig, Config, DataConfig, EvalConfig, PlanConfig, TrainConfig
 from lewm.data import Store, StoreMeta, StoreWriter
 from lewm.evaluate import EnvGoal, evaluate_env, own_env
-from lewm.evaluate.run import Evaluation
+from lewm.evaluate.evaluation import Evaluation
+from lewm.families.compact.settings import CompactSettings
 from lewm.train.describe import spec_of
 
 SIZE, SPEED, SKIP = 16, 0.05, 2
@@ -34,13 +35,15 @@ class Model:
         self.seen.append((frames[:, 0, 0, 0] / 255.0).tolist())
         return frames[:, 0, 0, :1].float()[:, None] / 255.0  # (B, 1, 1)
 
-    def steps_to_go(self, tokens: Tensor, goal: Tensor, /) -> Tensor:
-        return (tokens - goal).abs().mean((-2, -1)) / SPEED
-
-    def rollout(self, tokens: Tensor, actions: Tensor, /) -> Tensor:
+    def rollout(self, states: Tensor, past_actions: Tensor, actions: Tensor, /) -> Tensor:
         moves = actions.float() - 1.0 if not actions.is_floating_point() else actions
-        ways = tokens[:, -1, 0] + SPEED * moves[:, tokens.shape[1] - 1 :].sum(-1).cumsum(1)
+        ways = states[:, -1, 0] + SPEED * moves.sum(-1).cumsum(1)
         return ways.clamp(0.0, 1.0)[..., None, None]
+
+
+def steps_to_go(tokens: Tensor, goal: Tensor) -> Tensor:
+    """Stand in for a learnt cost: the steps that the way takes."""
+    return (tokens - goal).abs().mean((-2, -1)) / SPEED
 
 
 class Line(gymnasium.Env):
@@ -136,13 +139,15 @@ def of(store: Store, *, skip: int = SKIP, history: int = 1, **plan: Any) -> Eval
         seed=3,
         action=ActionConfig(kind=store.meta.action_kind, size=store.meta.action_size),
         data=DataConfig(frame_skip=skip),
-        model=ModelConfig(image_size=SIZE, history=history),
+        model=CompactSettings(image_size=SIZE, history=history),
         train=TrainConfig(cost_steps=1),
         plan=PlanConfig(**{"horizon": 4, "candidates": 64, "iterations": 4, "over": "sum", **plan}),  # type: ignore[arg-type]
         eval=EvalConfig(budget=24),
     )
     model: Any = Model()
-    return Evaluation(Path("run"), config, model, store, np.array([0, 2]), HELD_OUT, None, spec_of(store, config))
+    learnt: Any = steps_to_go
+    spec = spec_of(store, config)
+    return Evaluation(Path("run"), config, model, learnt, store, np.array([0, 2]), HELD_OUT, None, spec)
 
 
 def seen(opened: dict[str, Any]) -> list[list[float]]:

@@ -3,18 +3,22 @@
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from lewm.config import Config, DataConfig, ModelConfig
+from lewm.config import Config
 from lewm.data import Store, StoreMeta, StoreWriter
 from lewm.evaluate.prediction import measure_prediction, nearest, prediction_clips, ratio_interval, score
-from lewm.model import WorldModel
+from lewm.families.family import make_model
+from tiny import IMAGE, tiny, tiny_article
 
 SKIP, LENGTH = 2, 12
+HISTORY: dict[str, Any] = {"model__history": 3, "action__size": 1}
+Rollout = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @pytest.fixture
@@ -35,16 +39,16 @@ class Stub:
     device = torch.device("cpu")
     config = SimpleNamespace(model=SimpleNamespace(history=1))
 
-    def __init__(self, rollout: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def __init__(self, rollout: Rollout) -> None:
         self.rollout = rollout
 
     def encode(self, frame: Tensor) -> Tensor:
         return frame.float().flatten(1, 2) / 100.0  # (B, 4, 3)
 
-    target_encoder = encode
+    encode_target = encode
 
 
-def measure(store: Store, rollout: Callable[[Tensor, Tensor], Tensor], mean: Tensor, horizons: list[int]):
+def measure(store: Store, rollout: Rollout, mean: Tensor, horizons: list[int]):
     sampler, index, kept = prediction_clips(
         store, np.arange(3), horizons=horizons, history=1, frame_skip=SKIP, count=1000, seed=0
     )
@@ -57,9 +61,9 @@ def measure(store: Store, rollout: Callable[[Tensor, Tensor], Tensor], mean: Ten
 def test_perfect_predictor_has_no_error(store: Store) -> None:
     encoded = torch.from_numpy(np.array(store.frames)).float().flatten(1, 2) / 100.0
 
-    def oracle(tokens: Tensor, actions: Tensor) -> Tensor:
+    def oracle(tokens: Tensor, past: Tensor, actions: Tensor) -> Tensor:
         """Find the present frame in the store and look up what comes."""
-        assert actions.shape[1:] == (4, SKIP)
+        assert (past.shape[1:], actions.shape[1:]) == ((0, SKIP), (4, SKIP))
         start = torch.cdist(tokens[:, 0].flatten(1), encoded.flatten(1)).argmin(1)
         return encoded[start[:, None] + SKIP * torch.arange(1, actions.shape[1] + 1)]
 
@@ -73,7 +77,7 @@ def test_perfect_predictor_has_no_error(store: Store) -> None:
 
 
 def test_copying_model_is_no_better_than_the_better_rival(store: Store) -> None:
-    def copy(tokens: Tensor, actions: Tensor) -> Tensor:
+    def copy(tokens: Tensor, past: Tensor, actions: Tensor) -> Tensor:
         return tokens[:, -1:].expand(-1, actions.shape[1], -1, -1)
 
     encoded = torch.from_numpy(np.array(store.frames)).float().flatten(1, 2) / 100.0
@@ -87,7 +91,11 @@ def test_copying_model_is_no_better_than_the_better_rival(store: Store) -> None:
 
 def test_predicting_the_mean_has_ratio_one(store: Store) -> None:
     mean = (torch.from_numpy(np.array(store.frames)).float().flatten(1, 2) / 100.0).mean(0)
-    report = measure(store, lambda tokens, actions: mean.expand(len(tokens), actions.shape[1], -1, -1), mean, [1, 2])
+
+    def middle(tokens: Tensor, past: Tensor, actions: Tensor) -> Tensor:
+        return mean.expand(len(tokens), actions.shape[1], -1, -1)
+
+    report = measure(store, middle, mean, [1, 2])
     assert report.error_ratio == pytest.approx([1.0, 1.0])
     assert report.centred_cosine == pytest.approx([0.0, 0.0])
 
@@ -97,7 +105,7 @@ def test_error_ratio_is_nan_where_nothing_changes(tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "still", meta) as writer:
         for _ in range(3):
             writer.append(np.full((LENGTH, 2, 2, 3), 7, np.uint8), np.zeros((LENGTH, 1), np.float32))
-    report = measure(Store(tmp_path / "still"), lambda t, a: t[:, -1:] + 1.0, torch.zeros(4, 3), [1])
+    report = measure(Store(tmp_path / "still"), lambda t, p, a: t[:, -1:] + 1.0, torch.zeros(4, 3), [1])
     assert np.isnan(report.error_ratio[0])
 
 
@@ -134,30 +142,34 @@ def test_horizons_that_do_not_fit_are_left_out(store: Store) -> None:
         prediction_clips(store, np.arange(3), horizons=(8,), **choose)
 
 
-def test_history_reaches_the_model(tmp_path: Path) -> None:
-    meta = StoreMeta(task="test", image_size=32, action_kind="continuous", action_size=1)
+@pytest.mark.parametrize("config", [tiny(**HISTORY), tiny_article(**HISTORY)], ids=["compact", "article"])
+def test_history_reaches_the_model(tmp_path: Path, config: Config) -> None:
+    meta = StoreMeta(task="test", image_size=IMAGE, action_kind="continuous", action_size=1)
+    rng = np.random.default_rng(0)
     with StoreWriter(tmp_path / "store", meta) as writer:
-        writer.append(np.random.default_rng(0).integers(0, 255, (9, 32, 32, 3), np.uint8), np.ones((9, 1), np.float32))
-    config = Config(
-        data=DataConfig(frame_skip=1),
-        action=Config().action.__class__(size=1),
-        model=ModelConfig(
-            image_size=32, width=8, depth=1, num_heads=2, predictor_width=8, predictor_depth=1, predictor_heads=2,
-            stem_channels=(4, 4), history=3,
-        ),
-    )  # fmt: skip
+        frames = rng.integers(0, 255, (9, IMAGE, IMAGE, 3), np.uint8)
+        writer.append(frames, rng.standard_normal((9, 1), np.float32))
     sampler, index, kept = prediction_clips(
         Store(tmp_path / "store"), np.array([0]), horizons=(1, 2), history=3, frame_skip=1, count=10, seed=0
     )
-    model = WorldModel(config).eval()
-    report = measure_prediction(model, sampler, index, horizons=kept, mean=torch.zeros(4, 8))
+    torch.manual_seed(0)
+    model = make_model(config).eval()
+    with torch.no_grad():  # the predictions are held against the target encoder, which is another one
+        for parameter in model.target_encoder.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    mean = torch.zeros(config.model.num_tokens, config.model.token_width)
+    report = measure_prediction(model, sampler, index, horizons=kept, mean=mean)
 
     clips = sampler.clips(index)
     frames, actions = torch.from_numpy(clips.frames), torch.from_numpy(clips.actions)
     with torch.no_grad():
         tokens = torch.stack([model.encode(frames[:, i]) for i in range(3)], dim=1)
-        errors = (model.rollout(tokens, actions)[:, 1] - model.target_encoder(frames[:, 4])).square().mean()
-    assert report.error[1] == pytest.approx(errors.item(), rel=1e-4)
+        predicted = model.rollout(tokens, actions[:, :2], actions[:, 2:])[:, 1]
+        error = (predicted - model.encode_target(frames[:, 4])).square().mean()
+        without = model.rollout(tokens[:, 2:], actions[:, :0], actions[:, 2:])[:, 1]
+    assert report.error[1] == pytest.approx(error.item(), rel=1e-4)
+    assert (predicted - without).abs().max() > 1e-2  # the history tells
+    assert (model.encode(frames[:, 4]) - model.encode_target(frames[:, 4])).abs().max() > 1e-2
 
 
 def test_nearest_finds_the_closest_frame() -> None:

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lewm.config import PlanConfig
 from lewm.envs import PushT, TwoRoom, make_task
 from lewm.evaluate.closed_loop import Loop, Starts
 from lewm.evaluate.recording import episode_places, record_episodes
+from lewm.plan import tokens_cost
 
 SIZE, END, BUDGET = 32, 3, 10
 
@@ -40,9 +40,7 @@ def test_episodes_are_drawn_and_judged_to_their_end(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(task, "render_states", lambda states: drawn.append(len(states)) or render(states))
     library = mean_colour(torch.from_numpy(render(loop.states[1])))  # (11, 1, 3)
     imagined = library[torch.tensor([[[4, 5], [6, 7], [8, 9]], [[0, 1], [2, 3], [10, 0]]])]  # (n, p, H, N, D)
-    recording = record_episodes(
-        MODEL, task, starts, loop, imagined, library, PlanConfig(cost="tokens", execute=2), frame_skip=2
-    )
+    recording = record_episodes(MODEL, task, starts, loop, imagined, library, tokens_cost, stride=4)
     assert drawn == [END + 1, BUDGET + 1]
     np.testing.assert_array_equal(recording.frames, render(loop.states.reshape(22, 2)).reshape(recording.frames.shape))
     assert recording.plan_row.tolist() == [[[4, 5], [6, 7], [8, 9]], [[0, 1], [2, 3], [10, 0]]]

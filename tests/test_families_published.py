@@ -5,7 +5,7 @@ import math
 import os
 import pickle
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from lewm.config import ActionConfig, DataConfig
+from lewm.families.family import Batch
+from lewm.families.presets import preset
 from lewm.families.published.model import Published
 from lewm.families.published.released import read_released, write_released
 from lewm.families.published.released_config import from_released, to_released
 from lewm.families.published.settings import PublishedSettings
+from tiny import batch_of
 
 RELEASED = PublishedSettings()
 SMALL = PublishedSettings(
@@ -34,10 +38,9 @@ SMALL = PublishedSettings(
 )
 
 
-@dataclass(frozen=True)
-class Batch:
-    frames: Tensor
-    actions: Tensor
+def make(settings: PublishedSettings, kind: Any = "continuous", size: int = 2, frame_skip: int = 5) -> Published:
+    config = replace(preset("published"), model=settings, data=DataConfig(frame_skip=frame_skip))
+    return Published(replace(config, action=ActionConfig(kind=kind, size=size)))
 
 
 def small(
@@ -45,7 +48,7 @@ def small(
 ) -> Published:
     """Return a model whose every parameter matters: as it starts, its predictor ignores the actions."""
     torch.manual_seed(0)
-    model = Published(settings, kind, size, frame_skip)
+    model = make(settings, kind, size, frame_skip)
     with torch.no_grad():
         for block in model.predictor.blocks:
             for parameter in block.parameters():
@@ -56,7 +59,7 @@ def small(
 def a_batch(clips: int = 6, frames: int = 4, inputs: int = 6) -> Batch:
     generator = torch.Generator().manual_seed(1)
     pictures = torch.randint(0, 256, (clips, frames, 28, 28, 3), dtype=torch.uint8, generator=generator)
-    return Batch(pictures, torch.randn(clips, frames - 1, inputs, generator=generator))
+    return batch_of(pictures, torch.randn(clips, frames - 1, inputs, generator=generator))
 
 
 def released_shapes(
@@ -124,7 +127,7 @@ def write_folder(folder: Path, tensors: dict[str, Any], config: Any = None) -> P
 
 def test_counts_are_the_released() -> None:
     with torch.device("meta"):
-        model = Published(RELEASED, "continuous", 2, 5)
+        model = make(RELEASED)
     counts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
     assert counts == {"encoder": 6_294_144, "predictor": 11_584_128, "action_embed": 156_206}
     assert sum(counts.values()) == 18_034_478
@@ -171,7 +174,7 @@ def test_losses_equal_the_formulas(clips: int) -> None:
     batch = replace(batch, actions=batch.actions.double())
     model.eval()  # of BatchNorm the running moments: a frame is then encoded by itself
     torch.manual_seed(5)
-    losses = model.losses(batch)
+    losses = model.losses(batch, torch.Generator())
     torch.manual_seed(5)
     directions = torch.randn(12, 16, dtype=torch.float64)
     directions /= directions.norm(dim=0)
@@ -192,11 +195,11 @@ def test_losses_equal_the_formulas(clips: int) -> None:
 def test_the_balance_of_the_loss_does_not_follow_the_batch() -> None:
     model = small().eval()
     once = a_batch(4)
-    twice = Batch(once.frames.repeat(2, 1, 1, 1, 1), once.actions.repeat(2, 1, 1))
+    twice = batch_of(once.frames.repeat(2, 1, 1, 1, 1), once.actions.repeat(2, 1, 1))
     parts = []
     for batch in (once, twice):
         torch.manual_seed(5)
-        parts.append(model.losses(batch))
+        parts.append(model.losses(batch, torch.Generator()))
     for name in parts[0]:
         torch.testing.assert_close(parts[0][name], parts[1][name])
 
@@ -210,7 +213,7 @@ def test_gradients_flow_through_both_frames() -> None:
     assert grown.grad is not None
     assert (grown.grad[:, -1].abs().sum(-1) > 0).all()  # as a target alone
     assert (grown.grad[:, 0].abs().sum(-1) > 0).all()  # as an input alone
-    model.losses(batch)["loss"].backward()
+    model.losses(batch, torch.Generator())["loss"].backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -221,7 +224,7 @@ def test_it_learns() -> None:
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     curve = []
     for _ in range(30):
-        losses = model.losses(batch)
+        losses = model.losses(batch, torch.Generator())
         optimizer.zero_grad()
         losses["loss"].backward()
         optimizer.step()
@@ -247,7 +250,7 @@ def test_predictor_is_causal_and_sees_actions() -> None:
 
 def test_predictor_starts_without_its_branches() -> None:
     torch.manual_seed(0)
-    predictor = Published(SMALL, "continuous", 2, 3).predictor.eval()
+    predictor = make(SMALL, frame_skip=3).predictor.eval()
     z = torch.randn(2, 3, 12)
     expected = predictor.projector(predictor.norm(z + predictor.positions))
     assert torch.equal(predictor(z, torch.randn(2, 3, 12)), expected)
@@ -316,7 +319,7 @@ def test_released_tensors_are_read(tmp_path: Path, later: bool) -> None:
     released = read_released(write_folder(tmp_path / "released", tensors))
     assert released.settings == RELEASED
     assert released.action_inputs == 10
-    model = Published(released.settings, "continuous", 2, 5)
+    model = make(released.settings)
     assert model.load_state_dict(released.weights, strict=False).missing_keys == [
         "action_embed.mean",
         "action_embed.std",
@@ -350,7 +353,7 @@ def test_released_tensors_are_read(tmp_path: Path, later: bool) -> None:
 def test_what_is_written_is_read_again(tmp_path: Path) -> None:
     settings = replace(RELEASED, image_size=28, projector_width=8, predictor_depth=1, history=2, dropout=0.2)
     torch.manual_seed(0)
-    model = Published(settings, "continuous", 2, 3)
+    model = make(settings, frame_skip=3)
     write_released(tmp_path / "released", model)
     released = read_released(tmp_path / "released")
     assert (released.settings, released.action_inputs) == (settings, 6)

@@ -9,7 +9,7 @@ import json
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,10 +19,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lewm.families.presets import preset
 from lewm.families.published.model import Published
 from lewm.families.published.released import read_released, write_released
 from lewm.families.published.released_config import to_released
 from lewm.families.published.settings import PublishedSettings
+from tiny import batch_of
 
 PEERS = ("stable_worldmodel", "transformers", "torchvision")
 pytestmark = pytest.mark.skipif(
@@ -30,12 +32,6 @@ pytestmark = pytest.mark.skipif(
 )
 SETTINGS = PublishedSettings(image_size=56, dropout=0.1)
 close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-5)
-
-
-@dataclass(frozen=True)
-class Batch:
-    frames: Tensor
-    actions: Tensor
 
 
 @dataclass(frozen=True)
@@ -112,7 +108,8 @@ def build(published: Any, module: Any, transformers: Any) -> Any:
 def ours(peer: Peer) -> Published:
     released = read_released(peer.folder)
     assert released.settings == SETTINGS
-    model = Published(released.settings, "continuous", 2, 5)
+    config = replace(preset("published"), model=released.settings)
+    model = Published(config)
     model.load_state_dict(released.weights, strict=False)
     return model.eval()
 
@@ -178,9 +175,9 @@ def test_rollout_and_cost(peer: Peer, ours: Published, past: int) -> None:
 
 def test_objective(peer: Peer, ours: Published) -> None:
     pictures, pixels = frames(5, 4)
-    batch = Batch(pictures, torch.randn(5, 3, 10))
+    batch = batch_of(pictures, torch.randn(5, 3, 10))
     torch.manual_seed(3)
-    losses = ours.losses(batch)
+    losses = ours.losses(batch, torch.Generator())
     z = peer.model.encode({"pixels": pixels})["emb"]
     predicted = peer.model.predict(z[:, :3], peer.model.action_encoder(batch.actions))
     torch.manual_seed(3)

@@ -1,16 +1,22 @@
 """The action embedding: table and MLP, and frame-skip in both."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from lewm.config import ActionConfig
 from lewm.model.action import ActionEmbed
-from tiny import tiny
+
+
+def make(kind: Any = "continuous", size: int = 2, *, frame_skip: int = 1) -> ActionEmbed:
+    return ActionEmbed(ActionConfig(kind=kind, size=size), frame_skip=frame_skip, width=12)
 
 
 def test_discrete_is_a_table_with_rows_for_each_place() -> None:
     torch.manual_seed(0)
-    embed = ActionEmbed(tiny(action__kind="discrete", action__size=5, data__frame_skip=3))
+    embed = make("discrete", 5, frame_skip=3)
     assert embed.table.weight.shape == (15, 12)
     actions = torch.tensor([[4, 0, 2], [0, 0, 0], [2, 0, 4]])
     got = embed(actions)
@@ -22,13 +28,13 @@ def test_discrete_is_a_table_with_rows_for_each_place() -> None:
 
 
 def test_discrete_without_frame_skip_is_a_lookup() -> None:
-    embed = ActionEmbed(tiny(action__kind="discrete", action__size=4))
+    embed = make("discrete", 4)
     assert torch.equal(embed(torch.tensor([[3], [1]])), embed.table.weight[[3, 1]])
 
 
 def test_continuous_is_a_two_layer_mlp_of_standardised_actions() -> None:
     torch.manual_seed(0)
-    embed = ActionEmbed(tiny(data__frame_skip=2))
+    embed = make(frame_skip=2)
     mean, std = torch.tensor([1.0, -2.0]), torch.tensor([0.5, 0.0])
     embed.standardise(mean, std)
     actions = torch.randn(3, 2, 4)
@@ -41,16 +47,16 @@ def test_continuous_is_a_two_layer_mlp_of_standardised_actions() -> None:
 
 
 def test_statistics_are_saved_with_the_weights() -> None:
-    embed = ActionEmbed(tiny())
+    embed = make()
     embed.standardise(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0]))
-    other = ActionEmbed(tiny())
+    other = make()
     other.load_state_dict(embed.state_dict())
     assert other.mean.tolist() == [1, 2]
     assert other.std.tolist() == [3, 4]
 
 
 def test_no_action_is_zero_and_has_no_weights() -> None:
-    embed = ActionEmbed(tiny(action__kind="none", action__size=0))
+    embed = make("none", 0)
     assert not list(embed.parameters())
     assert not embed.state_dict()
     assert torch.equal(embed(torch.zeros(5, 2, 0)), torch.zeros(5, 2, 12))
@@ -58,11 +64,11 @@ def test_no_action_is_zero_and_has_no_weights() -> None:
 
 def test_out_of_range_action_is_an_error() -> None:
     with pytest.raises(IndexError):
-        ActionEmbed(tiny(action__kind="discrete", action__size=4))(torch.tensor([[4]]))
+        make("discrete", 4)(torch.tensor([[4]]))
 
 
 def test_summed_actions_are_of_unit_scale_whatever_the_frame_skip() -> None:
-    embed = ActionEmbed(tiny(data__frame_skip=4))
+    embed = make(frame_skip=4)
     embed.standardise(torch.tensor([1.0, -2.0]), torch.tensor([0.5, 2.0]))
     actions = torch.tensor([1.0, -2.0]) + torch.tensor([0.5, 2.0]) * torch.randn(1000, 4, 2)
     summed = embed.summed(actions.flatten(1))
@@ -71,5 +77,5 @@ def test_summed_actions_are_of_unit_scale_whatever_the_frame_skip() -> None:
 
 
 def test_summed_discrete_actions_are_counts() -> None:
-    embed = ActionEmbed(tiny(action__kind="discrete", action__size=3, data__frame_skip=4))
+    embed = make("discrete", 3, frame_skip=4)
     assert embed.summed(torch.tensor([[[2, 0, 2, 2]]])).tolist() == [[[0.5, 0.0, 1.5]]]

@@ -1,22 +1,24 @@
 """The encoder against its parts put together by hand."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lewm.config import ModelConfig
+from lewm.config import EncoderSettings, FamilySettings
 from lewm.model.encoder import Encoder, normalise
-from tiny import IMAGE, TINY
+from tiny import ARTICLE, IMAGE, TINY
 
-MODEL = replace(TINY.model, depth=2)
+MODEL: Any = replace(ARTICLE.model, depth=2)
 
 
-def make(config: ModelConfig) -> Encoder:
+def make(config: FamilySettings, *, project: bool = False) -> Encoder:
     torch.manual_seed(0)
-    return Encoder(config)
+    assert isinstance(config, EncoderSettings)
+    return Encoder(config, project=project)
 
 
 def frames(count: int, size: int = IMAGE) -> Tensor:
@@ -142,7 +144,7 @@ def test_normalise_brings_any_scale_to_that_of_representations() -> None:
 
 def test_one_token_a_frame_is_projected_from_all_patches() -> None:
     whole = make(MODEL)
-    encoder = make(replace(MODEL, latent="frame", final_norm="none"))
+    encoder = make(replace(MODEL, final_norm="none"), project=True)
     encoder.load_state_dict(whole.state_dict(), strict=False)  # the same but for the projector
     x = frames(6)
     project = encoder.project
@@ -159,4 +161,4 @@ def test_one_token_a_frame_is_projected_from_all_patches() -> None:
         out = encoder(x)
     assert out.shape == (6, 1, MODEL.width)
     torch.testing.assert_close(out[:, 0], expected, rtol=1e-3, atol=1e-4)
-    assert (MODEL.num_tokens, replace(MODEL, latent="frame").num_tokens) == (16, 1)
+    assert (MODEL.num_tokens, TINY.model.num_tokens) == (16, 1)

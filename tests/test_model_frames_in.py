@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lewm.data.fit import FrameFit, FrameFitter
-from lewm.model import WorldModel
+from lewm.families.family import WorldModel, make_model
 from lewm.model.frames_in import encoder_input, pictures_in
 from lewm.plan import LatentController, action_space
 from tiny import IMAGE, tiny
@@ -39,7 +39,7 @@ FORMS = {
 @pytest.fixture(scope="module")
 def model() -> WorldModel:
     torch.manual_seed(0)
-    return WorldModel(tiny()).eval()
+    return make_model(tiny()).eval()
 
 
 @pytest.mark.parametrize("form", FORMS)

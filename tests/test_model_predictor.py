@@ -6,27 +6,33 @@ import pytest
 import torch
 from torch import Tensor
 
-from lewm.config import ModelConfig
+from lewm.config import Config, JepaSettings
 from lewm.model.predictor import Predictor
-from tiny import tiny
+from tiny import tiny, tiny_article
 
 Conditioning = Literal["add", "film", "token"]
 CONDITIONINGS: list[Conditioning] = ["add", "film", "token"]
 N, D, P = 16, 16, 12
 
 
-def make(config: ModelConfig) -> Predictor:
+def make(config: JepaSettings, *, mask_tokens: bool = True) -> Predictor:
     """A predictor whose zero and small parameters have values that matter."""
     torch.manual_seed(0)
-    predictor = Predictor(config)
+    predictor = Predictor(config, mask_tokens=mask_tokens)
     with torch.no_grad():
         for parameter in predictor.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.3)
     return predictor
 
 
-def config(conditioning: Conditioning = "add", history: int = 1) -> ModelConfig:
-    return tiny(model__action_conditioning=conditioning, model__history=history, model__final_norm="none").model
+def config(conditioning: Conditioning = "add", history: int = 1) -> JepaSettings:
+    settings = {"model__action_conditioning": conditioning, "model__history": history}
+    return jepa(tiny_article(**settings, model__final_norm="none"))
+
+
+def jepa(config: Config) -> JepaSettings:
+    assert isinstance(config.model, JepaSettings)
+    return config.model
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -108,14 +114,14 @@ def test_none_stands_for_all_positions_in_order() -> None:
 @pytest.mark.parametrize("norm", ["unit", "rms"])
 def test_inputs_are_normalised_in_one_way(norm: Literal["unit", "rms"]) -> None:
     """A prediction fed back enters at the scale of encoded frames, whatever its own (decision: one way everywhere)."""
-    predictor = make(tiny(model__final_norm=norm).model)
+    predictor = make(jepa(tiny_article(model__final_norm=norm)))
     z, e_a = draw(2, N, D), draw(2, 1, P, seed=1)
     torch.testing.assert_close(predictor([(z, None)], e_a), predictor([(z * 50, None)], e_a), rtol=1e-3, atol=1e-3)
 
 
 def test_film_starts_without_the_action_and_learns_it() -> None:
     torch.manual_seed(0)
-    predictor = Predictor(config("film"))
+    predictor = Predictor(config("film"), mask_tokens=True)
     z, e_a = draw(2, N, D), draw(2, 1, P, seed=1).requires_grad_()
     out = predictor([(z, None)], e_a)
     assert torch.equal(out, predictor([(z, None)], e_a + 1))
@@ -127,8 +133,7 @@ def test_film_starts_without_the_action_and_learns_it() -> None:
 
 def test_in_place_the_newest_frames_tokens_become_the_next_ones() -> None:
     """Half of the sequence: the tokens of both frames alone, and the output is where the newest frame was."""
-    settings = tiny(model__mask_tokens=False, model__history=2, model__final_norm="none", mask__full_context_prob=1.0)
-    predictor = make(settings.model)
+    predictor = make(config(history=2), mask_tokens=False)
     assert predictor.mask_token is None
     old, new, e_a = draw(2, N, D), draw(2, N, D, seed=1), draw(2, 2, P, seed=2)
     with torch.no_grad():
@@ -145,6 +150,5 @@ def test_in_place_the_newest_frames_tokens_become_the_next_ones() -> None:
 
 
 def test_one_token_a_frame_has_no_positions_to_tell() -> None:
-    settings = tiny(model__latent="frame", model__mask_tokens=False, mask__full_context_prob=1.0)
-    predictor = make(settings.model)
+    predictor = make(jepa(tiny()), mask_tokens=False)
     assert predictor([(draw(3, 1, D), None)], draw(3, 1, P)).shape == (3, 1, D)

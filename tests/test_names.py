@@ -7,6 +7,7 @@ import pytest
 import lewm
 from lewm.cli import main
 from lewm.envs import make_task
+from lewm.families import PRESETS
 from lewm.names import did_you_mean
 from lewm.plan import parse_goal
 
@@ -62,7 +63,7 @@ def test_swapped_letters_of_a_short_name_are_near() -> None:
 
 def test_unknown_names_of_python_point_at_the_list() -> None:
     for call, told in (
-        (lambda: lewm.preset("zzz"), "preset=zzz: must be one of tiny, base, paper, literal; give one of them"),
+        (lambda: lewm.preset("zzz"), f"preset=zzz: must be one of {', '.join(PRESETS)}; give one of them"),
         (lambda: lewm.preset("tiny", {"train.foo": 1}), "train.foo=1: is not a setting; see `lewm train --help`"),
         (
             lambda: lewm.preset("tiny", {"learning_rate": 1}),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lewm.objective import barlow_twins
+from lewm.objective.barlow import barlow_twins
 
 
 def reference(samples: np.ndarray) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lewm.objective import gaussian_sigreg
+from lewm.objective.gaussian import gaussian_sigreg
 
 ROOT = math.sqrt(2 * math.pi)
 

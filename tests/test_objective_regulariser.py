@@ -1,7 +1,6 @@
 """The regularisers behind their one signature, in one process and in two."""
 
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import torch
@@ -10,21 +9,14 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
-from lewm.config import LossConfig
-from lewm.objective import make_regulariser, spectral_sigreg, vicreg
+from lewm.config.choices import REGULARISERS
+from lewm.objective import make_regulariser
+from lewm.objective.moments import Centre
+from lewm.objective.vicreg import vicreg
 
-Name = Literal["none", "spectral", "gaussian", "vicreg", "barlow"]
-NAMES: list[Name] = ["spectral", "gaussian", "vicreg", "barlow"]
 GRID = 6
-CASES = [
-    case
-    for name in NAMES
-    for case in (
-        LossConfig(regulariser=name),
-        LossConfig(regulariser=name, centre="position"),
-        LossConfig(regulariser=name, apply_to="frame"),
-    )
-]
+Case = tuple[str, Centre]
+CASES: list[Case] = [(name, centre) for name in REGULARISERS for centre in ("batch", "position")]
 
 
 def make_batch() -> tuple[Tensor, Tensor]:
@@ -41,8 +33,9 @@ def make_encoder() -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh()).double()
 
 
-def loss_and_gradients(encoder: torch.nn.Module, case: LossConfig, inputs: Tensor, positions: Tensor) -> list[Tensor]:
-    loss = make_regulariser(case, GRID)(encoder(inputs), positions)
+def loss_and_gradients(encoder: torch.nn.Module, case: Case, inputs: Tensor, positions: Tensor) -> list[Tensor]:
+    name, centre = case
+    loss = make_regulariser(name, centre=centre, num_positions=GRID)(encoder(inputs), positions)
     loss.backward()
     return [loss.detach(), *(parameter.grad for parameter in encoder.parameters() if parameter.grad is not None)]
 
@@ -76,31 +69,24 @@ def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
 
 def test_none_is_zero_without_a_gradient() -> None:
     tokens = torch.randn(2, 3, 4, dtype=torch.bfloat16, requires_grad=True)
-    value = make_regulariser(LossConfig(regulariser="none"), GRID)(tokens, torch.zeros(2, 3, dtype=torch.long))
+    value = make_regulariser("none")(tokens, torch.zeros(2, 3, dtype=torch.long))
     assert value.item() == 0
     assert value.dtype == torch.float32
     assert not value.requires_grad
 
 
-def test_frame_is_the_mean_token() -> None:
-    inputs, positions = make_batch()
-    value = make_regulariser(LossConfig(apply_to="frame", centre="position"), GRID)(inputs, positions)
-    expected = spectral_sigreg(inputs.mean(1, keepdim=True), positions[:, :1], centre="batch", num_positions=GRID)
-    assert value.item() == pytest.approx(expected.item(), rel=1e-12)
-
-
 def test_centre_is_passed_on() -> None:
     inputs, positions = make_batch()
-    value = make_regulariser(LossConfig(regulariser="vicreg", centre="position"), GRID)(inputs, positions)
+    value = make_regulariser("vicreg", centre="position", num_positions=GRID)(inputs, positions)
     assert value == vicreg(inputs, positions, centre="position", num_positions=GRID)
     assert value != vicreg(inputs, positions, centre="batch", num_positions=GRID)
 
 
-@pytest.mark.parametrize("name", ["none", *NAMES])
+@pytest.mark.parametrize("name", ["none", *REGULARISERS])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile itself
-def test_compiles_without_a_graph_break(name: Name) -> None:
+def test_compiles_without_a_graph_break(name: str) -> None:
     inputs, positions = make_batch()
-    regulariser = make_regulariser(LossConfig(regulariser=name, centre="position"), GRID)
+    regulariser = make_regulariser(name, centre="position", num_positions=GRID)
     compiled = torch.compile(regulariser, backend="eager", fullgraph=True)
     torch.manual_seed(0)
     expected = regulariser(inputs, positions)
@@ -109,6 +95,6 @@ def test_compiles_without_a_graph_break(name: Name) -> None:
 
 
 def test_refuses_positions_of_another_shape() -> None:
-    regulariser = make_regulariser(LossConfig(), GRID)
+    regulariser = make_regulariser("spectral", num_positions=GRID)
     with pytest.raises(ValueError, match=r"positions=\(2, 4\): must be \(B, Nc, D\) and \(B, Nc\)"):
         regulariser(torch.zeros(2, 3, 4), torch.zeros(2, 4, dtype=torch.long))

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lewm.objective import spectral_sigreg
 from lewm.objective.moments import Centre
+from lewm.objective.spectral import spectral_sigreg
 
 CENTRES: list[Centre] = ["batch", "position"]
 

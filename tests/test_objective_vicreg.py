@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lewm.objective import vicreg
+from lewm.objective.vicreg import vicreg
 
 
 def reference(samples: np.ndarray) -> float:

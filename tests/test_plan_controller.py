@@ -1,13 +1,15 @@
 """The closed loop: warm start, history, and driving a toy world to the goals of pictures."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from lewm.config import ActionConfig, Config, DataConfig, ModelConfig, PlanConfig
+from lewm.config import ActionConfig, Config, DataConfig, PlanConfig
+from lewm.families.compact.settings import CompactSettings
 from lewm.plan import ActionSpace, LatentController, RecedingHorizon, Region, action_space, cost
 
 B = 3
@@ -28,14 +30,15 @@ class Toy:
         self.encoded.append(len(frames))
         return frames[:, 0, :1, :2].float() / SCALE  # (B, 1, 2)
 
-    def rollout(self, tokens: Tensor, actions: Tensor, /) -> Tensor:
-        self.rollouts.append((tokens, actions))
-        future = actions[:, tokens.shape[1] - 1 :]
-        moves = torch.from_numpy(MOVES)[future] if self.discrete else future.unflatten(-1, (-1, 2))
-        return tokens[:, -1:] + moves.sum(2).cumsum(1)[:, :, None]
+    def rollout(self, states: Tensor, past_actions: Tensor, actions: Tensor, /) -> Tensor:
+        self.rollouts.append((states, torch.cat((past_actions, actions), dim=1)))
+        moves = torch.from_numpy(MOVES)[actions] if self.discrete else actions.unflatten(-1, (-1, 2))
+        return states[:, -1:] + moves.sum(2).cumsum(1)[:, :, None]
 
-    def steps_to_go(self, tokens: Tensor, goal: Tensor, /) -> Tensor:
-        return (tokens - goal).norm(dim=-1).squeeze(-1)
+
+def steps_to_go(tokens: Tensor, goal: Tensor) -> Tensor:
+    """Stand in for a learnt cost: the distance of the places."""
+    return (tokens - goal).norm(dim=-1).squeeze(-1)
 
 
 def picture(points: np.ndarray) -> np.ndarray:
@@ -53,7 +56,7 @@ def settings(*, discrete: bool = False, frame_skip: int = 2, history: int = 1, *
     return Config(
         action=ActionConfig(kind="discrete", size=5) if discrete else ActionConfig(kind="continuous", size=2),
         data=DataConfig(frame_skip=frame_skip),
-        model=ModelConfig(history=history, image_size=SIZE),
+        model=CompactSettings(history=history, image_size=SIZE),
         plan=PlanConfig(**{"horizon": 4, "iterations": 4, **plan}),  # type: ignore[arg-type]
     )
 
@@ -61,7 +64,8 @@ def settings(*, discrete: bool = False, frame_skip: int = 2, history: int = 1, *
 def controller(config: Config) -> tuple[Toy, LatentController]:
     model = Toy(config.action.kind == "discrete")
     space = action_space(config, device="cpu")
-    return model, LatentController(model, config, space, batch=B, generator=seeded())
+    learnt: Any = steps_to_go
+    return model, LatentController(model, config, space, cost=learnt, batch=B, generator=seeded())
 
 
 @pytest.mark.parametrize("planner", ["cem", "mppi"])
@@ -279,9 +283,8 @@ def test_arrival_is_not_put_off_when_only_the_last_step_counts(planner: str) -> 
 class Servo(Toy):
     """Points that go where they are told, but for an offset that the model does not know of."""
 
-    def rollout(self, tokens: Tensor, actions: Tensor, /) -> Tensor:
-        future = actions[:, tokens.shape[1] - 1 :]
-        return future.unflatten(-1, (-1, 2))[:, :, -1:]  # the last command of a model step
+    def rollout(self, states: Tensor, past_actions: Tensor, actions: Tensor, /) -> Tensor:
+        return actions.unflatten(-1, (-1, 2))[:, :, -1:]  # the last command of a model step
 
 
 def told_where_to_be(
@@ -325,8 +328,8 @@ def test_an_error_of_every_step_does_not_add_up_along_the_horizon() -> None:
     """The model sees points drift on from where they are by 0.25 a step. They stay, and the goal is held."""
 
     class Drifting(Servo):
-        def rollout(self, tokens: Tensor, actions: Tensor, /) -> Tensor:
-            told = super().rollout(tokens, actions)
+        def rollout(self, states: Tensor, past_actions: Tensor, actions: Tensor, /) -> Tensor:
+            told = super().rollout(states, past_actions, actions)
             return told + 0.25 * torch.arange(1, told.shape[1] + 1)[:, None, None]
 
     for execute in (1, 2):
@@ -336,7 +339,7 @@ def test_an_error_of_every_step_does_not_add_up_along_the_horizon() -> None:
 
 
 def test_positions_need_the_present_command() -> None:
-    config = settings()
+    config = settings(cost="tokens")
     action = ActionConfig(kind="continuous", size=2, control_mode="position", max_change=(0.5, 0.5))
     config = dataclasses.replace(config, action=action)
     driver = LatentController(Servo(), config, action_space(config, device="cpu"), batch=1, generator=seeded())
@@ -355,6 +358,16 @@ def test_positions_need_the_present_command() -> None:
     _, plain = controller(settings())
     with pytest.raises(ValueError, match="command: these actions are no positions"):
         plain.reset(picture(np.ones((B, 2))), command=np.zeros((B, 2)))
+
+
+def test_a_learnt_cost_must_be_given() -> None:
+    config = settings()
+    space = action_space(config, device="cpu")
+    told = r"^plan\.cost=steps_to_go: this cost was not learnt; .* give the run's cost=run\.cost, or use plan\.cost"
+    with pytest.raises(ValueError, match=told) as error:
+        LatentController(Toy(), config, space, batch=B, generator=seeded())
+    assert len(str(error.value)) <= 300
+    LatentController(Toy(), settings(cost="tokens"), space, batch=B, generator=seeded())
 
 
 def test_bounds_of_one_look() -> None:

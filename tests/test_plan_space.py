@@ -4,13 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from lewm.config import ActionConfig, Config, DataConfig, PlanConfig, preset
+from lewm.config import ActionConfig, Config, DataConfig, PlanConfig
+from lewm.families import preset
+from lewm.families.compact.settings import CompactSettings
 from lewm.plan import action_space, cem
 
 
 def settings(kind: str = "continuous", size: int = 2, frame_skip: int = 3, hold: bool | None = False) -> Config:
     action = ActionConfig(kind="discrete" if kind == "discrete" else "continuous", size=size)
-    return Config(action=action, data=DataConfig(frame_skip=frame_skip), plan=PlanConfig(hold=hold))
+    data, plan = DataConfig(frame_skip=frame_skip), PlanConfig(hold=hold)
+    return Config(action=action, data=data, model=CompactSettings(), plan=plan)
 
 
 def test_every_sub_action_is_searched() -> None:
@@ -86,7 +89,8 @@ def positions(*, frame_skip: int = 2, **plan: object) -> Config:
     action = ActionConfig(
         kind="continuous", size=2, control_mode="position", low=(-1.0, 0.0), high=(1.0, 4.0), max_change=(0.5, 0.25)
     )
-    return Config(action=action, data=DataConfig(frame_skip=frame_skip), plan=PlanConfig(**{"hold": None, **plan}))  # type: ignore[arg-type]
+    data, searched = DataConfig(frame_skip=frame_skip), PlanConfig(**{"hold": None, **plan})  # type: ignore[arg-type]
+    return Config(action=action, data=data, model=CompactSettings(), plan=searched)
 
 
 def test_changes_of_a_position_are_searched_and_counted_from_the_present_command() -> None:
@@ -136,5 +140,6 @@ def test_other_bounds_for_one_plan() -> None:
 
 def test_bounds_come_from_the_training_data_where_none_are_given() -> None:
     action = ActionConfig(kind="continuous", size=2, low=(-3.0, 0.0), high=(3.0, 5.0))
-    space = action_space(Config(action=action, data=DataConfig(frame_skip=1)), device="cpu")
+    config = Config(action=action, data=DataConfig(frame_skip=1), model=CompactSettings())
+    space = action_space(config, device="cpu")
     assert (space.low.tolist(), space.high.tolist()) == ([-3, 0], [3, 5])

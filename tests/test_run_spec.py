@@ -10,7 +10,7 @@ import pytest
 
 from lewm.files import LONGEST_MESSAGE
 from lewm.run_spec import SPEC, CameraSpec, RunSpec, check_spec, load_spec, save_spec
-from tiny import plain_spec, tiny
+from tiny import plain_spec, tiny, tiny_article
 
 CONFIG = tiny(data__frame_skip=2, action__size=4)
 CAMERAS = (
@@ -51,7 +51,7 @@ def damaged(run: Path, change: Callable[[dict[str, Any]], object]) -> str:
         ARM,
         plain_spec(tiny()),
         plain_spec(tiny(action__kind="discrete", action__size=5), fps=12.5),
-        plain_spec(tiny(action__kind="none", action__size=0)),
+        plain_spec(tiny_article(action__kind="none", action__size=0)),
     ],
 )
 def test_round_trip(tmp_path: Path, spec: RunSpec) -> None:
@@ -95,7 +95,7 @@ def test_a_run_of_an_earlier_version_is_told_what_writes_it(tmp_path: Path) -> N
 @pytest.mark.parametrize("content", [b"", b"{]", b"\xff\xfe\x00", b"[" * 100_000, b"1" * 5000])
 def test_what_is_no_json(tmp_path: Path, content: bytes) -> None:
     (tmp_path / SPEC).write_bytes(content)
-    assert told(lambda: load_spec(tmp_path)).startswith(f"{tmp_path / SPEC}: is not JSON (")
+    assert f"{SPEC}: is not JSON (" in told(lambda: load_spec(tmp_path))  # a long path is shortened
 
 
 @pytest.mark.parametrize("content", ["[]", "null", "3", '"spec"'])

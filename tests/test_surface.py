@@ -26,7 +26,7 @@ from tiny import IMAGE, tiny
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "surface.txt"
-ROOMS = ("data", "envs", "model", "train", "pretrained", "plan", "evaluate", "rivals", "ablate")
+ROOMS = ("data", "envs", "families", "train", "pretrained", "plan", "evaluate", "report", "research")
 SMALL = dataclasses.replace(
     tiny(data__held_out=0.34, train__steps=2),
     plan=PlanConfig(horizon=2, candidates=4, elites=2, iterations=1, cost="tokens"),
@@ -150,7 +150,7 @@ def test_strings_in_place_of_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         Image.fromarray(np.full((8, 8, 3), len(kind), np.uint8)).save(Path("pictures", kind, "0.png"))
     assert lewm.import_recording("pictures", "imported", workers=1, progress=False).store.num_frames == 2
     with pytest.raises(ValueError, match=r"^table=none\.py: no such file"):
-        import_module("lewm.ablate").load_table("none.py")
+        import_module("lewm.research").load_table("none.py")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from torch import Tensor
 from lewm import files
 from lewm.config import ActionConfig, Config
 from lewm.data import Store, StoreMeta, StoreWriter
-from lewm.model import WorldModel
+from lewm.families.compact.model import Compact
+from lewm.families.family import make_model
 from lewm.run_spec import SPEC, save_spec
 from lewm.train.checkpoint import (
     CONFIG,
@@ -37,23 +38,23 @@ from tiny import TINY, plain_spec, tiny
 META = StoreMeta(task="arm", image_size=64, action_kind="continuous", action_size=2, control_mode="position")
 
 
-def make(config: Config = TINY, seed: int = 0) -> tuple[WorldModel, torch.optim.AdamW]:
+def make(config: Config = TINY, seed: int = 0) -> tuple[Compact, torch.optim.AdamW]:
     torch.manual_seed(seed)
-    model = WorldModel(config)
+    model = make_model(config)
     return model, make_optimizer(model, config.train)
 
 
-def learn(model: WorldModel, optimizer: torch.optim.Optimizer, seed: int) -> None:
-    """One step on some gradient; the head, which is fitted later, gets none."""
+def learn(model: Compact, optimizer: torch.optim.Optimizer, seed: int) -> None:
+    """One step on some gradient."""
     torch.manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and not name.startswith("steps_to_go."):
+    for parameter in model.parameters():
+        if parameter.requires_grad:
             parameter.grad = torch.randn_like(parameter)
     optimizer.step()
-    model.ema_update(0.9)
+    model.after_step(0.0)
 
 
-def written(run: Path, config: Config = TINY) -> tuple[WorldModel, torch.optim.AdamW]:
+def written(run: Path, config: Config = TINY) -> tuple[Compact, torch.optim.AdamW]:
     """A run folder after three steps."""
     run.mkdir(exist_ok=True)
     save_config(run, config)
@@ -73,7 +74,7 @@ def one_line(call: Callable[[], object], kind: type[Exception] = ValueError) -> 
     return text
 
 
-def assert_equal(one: WorldModel, two: WorldModel) -> None:
+def assert_equal(one: Compact, two: Compact) -> None:
     for (name, a), (other, b) in zip(one.state_dict().items(), two.state_dict().items(), strict=True):
         assert name == other
         assert torch.equal(a, b), name

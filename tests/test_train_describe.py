@@ -17,7 +17,7 @@ from lewm.train import resume, train
 from lewm.train.checkpoint import load_config, save_config, with_data
 from lewm.train.describe import spec_of
 from lewm.version import __version__
-from tiny import IMAGE, labelled_images, moving_dot, tiny
+from tiny import IMAGE, labelled_images, moving_dot, tiny, tiny_article
 
 
 def robot(path: Path, **changes: Any) -> Store:
@@ -130,7 +130,7 @@ def test_another_robot_of_the_same_name_is_no_known_task(tmp_path: Path, changes
 
 def test_images(tmp_path: Path) -> None:
     store = labelled_images(tmp_path / "store")
-    spec = spec_of(store, settings(store))
+    spec = spec_of(store, with_data(tiny_article(), store))
     assert (spec.action_kind, spec.action_size, spec.low, spec.state_names) == ("none", 0, (), ("label",))
 
 

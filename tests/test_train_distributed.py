@@ -13,20 +13,23 @@ from torch.multiprocessing.spawn import spawn
 
 from lewm.config import Config
 from lewm.distributed import any_rank, rank, sum_over_ranks, world_size
-from lewm.model import WorldModel
+from lewm.families.family import make_model
 from lewm.model.layers import BatchNorm2d
-from lewm.objective import make_regulariser
 from lewm.train import train
 from lewm.train.checkpoint import METRICS, WEIGHTS
 from lewm.train.schedule import make_optimizer
 from lewm.train.step import train_step
-from tiny import IMAGE, moving_dot, tiny
+from tiny import IMAGE, batch_of, moving_dot, tiny, tiny_article
 
 CASES = {
-    "spectral": tiny(loss__regulariser="spectral", mask__targets="blocks"),
-    "spectral by position": tiny(loss__regulariser="spectral", loss__centre="position"),
-    "gaussian": tiny(loss__regulariser="gaussian", loss__apply_to="frame", model__history=2, train__rollout_steps=2),
-    "raw complement": tiny(loss__regulariser="none", mask__context_ratio=None),
+    "spectral": tiny_article(model__regulariser="spectral", model__targets="blocks"),
+    "spectral by position": tiny_article(model__regulariser="spectral", model__centre="position"),
+    "gaussian": tiny_article(
+        model__regulariser="gaussian", model__apply_to="frame", model__history=2, model__rollout_steps=2
+    ),
+    "raw complement": tiny_article(model__regulariser="none", model__context_ratio=None),
+    "compact": tiny(model__inverse=0.5),
+    "compact, gradient through the target": tiny(model__target_gradient=True),
 }
 RUN = tiny(train__steps=4, train__checkpoint_every=3, train__eps=1e-4)  # AdamW then enlarges no rounding error
 
@@ -63,22 +66,20 @@ def batch_norm(x: Tensor) -> dict[str, Tensor]:
 def two_steps(config: Config) -> dict[str, Tensor]:
     """Losses of two steps, the gradients of the second, and all weights and statistics after it."""
     torch.manual_seed(0)
-    model = WorldModel(config).double().train()  # exact enough that AdamW cannot enlarge rounding errors
+    model = make_model(config).double().train()  # exact enough that AdamW cannot enlarge rounding errors
     optimizer = make_optimizer(model, config.train)
-    regulariser = make_regulariser(config.loss, config.model.num_tokens)
     part = slice(rank() * 8 // world_size(), (rank() + 1) * 8 // world_size())
-    length = config.model.history + config.train.rollout_steps
+    length = config.model.clip_frames
     results: dict[str, Tensor] = {}
     for step in range(2):
         generator = torch.Generator().manual_seed(step)
         frames = torch.randint(0, 256, (8, length, IMAGE, IMAGE, 3), generator=generator, dtype=torch.uint8)
         frames[4:] //= 3
         actions = torch.randn(8, length - 1, 2, generator=generator, dtype=torch.float64)
-        context_idx = torch.stack([torch.randperm(16, generator=generator)[:6].sort().values for _ in range(8)])
         torch.manual_seed(step)
-        out = train_step(
-            model, optimizer, frames[part], actions[part], context_idx[part], regulariser, config,
-            learning_rate=0.02, momentum=0.9,
+        out, _ = train_step(
+            model, optimizer, batch_of(frames[part], actions[part]), config.train,
+            generator=torch.Generator().manual_seed(step), learning_rate=0.02, share_done=0.0,
         )  # fmt: skip
         results |= {f"{step} {name}": value for name, value in out.items()}
     results |= {f"gradient {name}": p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -149,7 +150,7 @@ def test_two_steps(ranks: list[dict[str, Any]], case: str) -> None:
     expected = two_steps(CASES[case])
     assert any(name.startswith("gradient encoder.stem") for name in expected)
     torch.manual_seed(0)
-    start = WorldModel(CASES[case]).state_dict()
+    start = make_model(CASES[case]).state_dict()
     assert (expected["encoder.patch.weight"] - start["encoder.patch.weight"]).abs().max() > 0.01
     for results in ranks:
         assert results[case].keys() == expected.keys()

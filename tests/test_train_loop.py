@@ -19,30 +19,34 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from lewm.config import DataConfig
+from lewm.config import Config, DataConfig
 from lewm.data import ClipSampler, Store, StoreMeta, StoreWriter, split_episodes
+from lewm.families.compact import model as compact
+from lewm.families.family import Batch
+from lewm.families.jepa import ema_momentum
+from lewm.families.presets import preset
 from lewm.run_spec import SPEC
 from lewm.train import NonFiniteLossError, load_run, loop, resume, train
-from lewm.train.checkpoint import CONFIG, DIVERGED, LOCK, METRICS, STATE, WEIGHTS
+from lewm.train.checkpoint import CONFIG, COST, DIVERGED, LOCK, METRICS, STATE, WEIGHTS
 from lewm.train.loop import training_part
-from lewm.train.schedule import ema_momentum, learning_rate
-from tiny import IMAGE, labelled_images, make_fused_optimizer, moving_dot, tiny
+from lewm.train.schedule import learning_rate
+from tiny import IMAGE, labelled_images, make_fused_optimizer, moving_dot, override, tiny, tiny_article
 
 GOLDEN = Path(__file__).parent / "golden" / "loss_curve.json"
 CONFIG_A = tiny()
 # everything random at once: directions, masks or full frames, the number of context frames
-CONFIG_B = tiny(
+CONFIG_B = tiny_article(
     action__kind="discrete",
     data__frame_skip=2,
     model__history=3,
-    train__rollout_steps=2,
-    mask__full_context_prob=0.5,
-    loss__regulariser="gaussian",
-    loss__apply_to="frame",
-    loss__weight=0.02,
+    model__rollout_steps=2,
+    model__full_context_prob=0.5,
+    model__regulariser="gaussian",
+    model__apply_to="frame",
+    model__regulariser_weight=0.02,
 )
 # several frames and steps, as far as images have them
-CONFIG_IMAGES = tiny(model__history=2, train__rollout_steps=2, loss__slowness=0.5)
+CONFIG_IMAGES = tiny_article(model__history=2, model__rollout_steps=2, model__slowness=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +124,9 @@ def test_metrics(reference: Path) -> None:
     written = rows(reference)
     assert [row["step"] for row in written] == list(range(1, 13))
     for row in written:
-        assert row["loss"] == pytest.approx(row["loss_pred"] + 0.1 * row["loss_reg"], rel=1e-5)
+        assert row["loss"] == pytest.approx(row["loss_pred"] + 0.02 * row["loss_reg"] + row["loss_slow"], rel=1e-5)
         assert row["learning_rate"] == learning_rate(row["step"] - 1, CONFIG_A.train)
-        assert row["ema_momentum"] == ema_momentum(row["step"] - 1, CONFIG_A.train)
+        assert row["ema_momentum"] == pytest.approx(ema_momentum((row["step"] - 1) / 11, 0.9, 1.0))
         assert row["grad_norm"] > 0
         assert 1 <= row["effective_rank"] <= 16
         assert 0 <= row["content_share"] <= 1
@@ -178,15 +182,13 @@ def test_seed_decides(reference: Path, store: Path, tmp_path: Path) -> None:
 
 
 def test_batches_are_those_of_the_sampler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training sees training episodes alone, and one to `history` context frames, always the newest."""
-    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    """Training sees training episodes alone."""
+    seen: list[Batch] = []
     real = loop.train_step
 
-    def record(
-        model: Any, optimizer: Any, frames: torch.Tensor, actions: torch.Tensor, *rest: Any, **named: Any
-    ) -> Any:
-        seen.append((frames, actions))
-        return real(model, optimizer, frames, actions, *rest, **named)
+    def record(model: Any, optimizer: Any, batch: Batch, *rest: Any, **named: Any) -> Any:
+        seen.append(batch)
+        return real(model, optimizer, batch, *rest, **named)
 
     monkeypatch.setattr(loop, "train_step", record)
     store = moving_dot(tmp_path / "store", discrete=True)
@@ -195,12 +197,11 @@ def test_batches_are_those_of_the_sampler(tmp_path: Path, monkeypatch: pytest.Mo
     train(CONFIG_B, store.path, tmp_path / "run", progress=False)
     episodes, _ = split_episodes(10, held_out=0.2, seed=0)
     sampler = ClipSampler(Store(store.path), episodes, clip_frames=5, frame_skip=2, batch_size=8, seed=0)
-    assert {frames.shape[1] for frames, _ in seen} == {3, 4, 5}
-    for step, (frames, actions) in enumerate(seen):
-        clips, length = sampler.batch(step), frames.shape[1]
-        assert np.array_equal(frames.numpy(), clips.frames[:, -length:])
-        assert actions.shape == (8, length - 1, 2)
-        assert np.array_equal(actions.numpy(), clips.actions[:, 1 - length :])
+    assert len(seen) == 12
+    for step, batch in enumerate(seen):
+        clips = sampler.batch(step)
+        assert np.array_equal(batch.frames.numpy(), clips.frames)
+        assert np.array_equal(batch.actions.numpy(), clips.actions)
 
 
 @pytest.mark.parametrize("kind", ["continuous", "discrete", "images"])
@@ -399,7 +400,7 @@ def test_loss_that_is_not_finite(
         monkeypatch.setattr(loop, "make_optimizer", make_fused_optimizer)
         monkeypatch.setattr(loop, "DIAGNOSTICS", 1)
     run, bad = tmp_path / "run", 7 if checkpoint else 3
-    real, calls = loop.make_regulariser, []
+    real, calls = compact.make_regulariser, []
 
     def make(*arguments: Any) -> Any:
         regulariser = real(*arguments)
@@ -411,7 +412,7 @@ def test_loss_that_is_not_finite(
         return diverging
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "make_regulariser", make)
+        patch.setattr(compact, "make_regulariser", make)
         with pytest.raises(NonFiniteLossError) as error:
             train(CONFIG_A, store, run, progress=False)
     text = str(error.value)
@@ -529,6 +530,11 @@ def test_refuses_data_that_does_not_fit(
     assert not (tmp_path / "run").exists()  # the folder is free for the next attempt
 
 
+def test_a_size_that_the_patches_do_not_divide_is_no_remedy(store: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"are 32 px; collect or import them with --image-size 70$"):
+        train(preset("published-small"), store, tmp_path / "run", progress=False)
+
+
 def test_refuses_what_is_no_store(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a store"):
         train(CONFIG_A, tmp_path, tmp_path / "run", progress=False)
@@ -557,18 +563,16 @@ def test_images_are_learnt_from_masked_contexts(
 ) -> None:
     real, seen = loop.train_step, []
 
-    def look(
-        model: Any, optimizer: Any, frames: torch.Tensor, actions: torch.Tensor, index: Any, *rest, **named
-    ) -> Any:
-        seen.append(index)
+    def look(model: Any, optimizer: Any, batch: Batch, *rest: Any, **named: Any) -> Any:
+        seen.append(batch)
+        frames = batch.frames
         assert torch.equal(frames, frames[:, :1].expand_as(frames))  # the next frame is the same image
-        assert actions.shape == (8, frames.shape[1] - 1, 0)
-        return real(model, optimizer, frames, actions, index, *rest, **named)
+        assert batch.actions.shape == (8, frames.shape[1] - 1, 0)
+        return real(model, optimizer, batch, *rest, **named)
 
     monkeypatch.setattr(loop, "train_step", look)
     train(CONFIG_IMAGES, image_store, tmp_path / "run", progress=False)
     assert len(seen) == 12
-    assert all(index.shape == (8, 8) for index in seen)
     config = load_run(tmp_path / "run").config
     assert (config.action.kind, config.action.size) == ("none", 0)
     assert not [name for name in load_file(tmp_path / "run" / WEIGHTS) if name.startswith("action_embed")]
@@ -576,15 +580,24 @@ def test_images_are_learnt_from_masked_contexts(
 
 @pytest.mark.parametrize("conditioning", ["film", "token"])
 def test_images_train_with_any_conditioning(image_store: Path, tmp_path: Path, conditioning: str) -> None:
-    config = tiny(model__action_conditioning=conditioning, train__steps=2)
+    config = tiny_article(model__action_conditioning=conditioning, train__steps=2)
     train(config, image_store, tmp_path / "run", progress=False)
     assert math.isfinite(rows(tmp_path / "run")[-1]["loss"])
 
 
-def test_images_refuse_full_contexts(image_store: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^mask\.full_context_prob=1\.0: images .*; use --mask\.full-context-prob 0$"):
-        train(tiny(mask__full_context_prob=1.0), image_store, tmp_path / "run", progress=False)
+@pytest.mark.parametrize("config", [tiny(), tiny_article(model__full_context_prob=1.0)], ids=["compact", "article"])
+def test_images_are_refused_by_what_needs_actions(image_store: Path, tmp_path: Path, config: Config) -> None:
+    with pytest.raises(ValueError, match=r"^model\.family=.*, which images do not have; use --preset literal"):
+        train(config, image_store, tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_images_need_no_settings_of_their_own(image_store: Path, tmp_path: Path) -> None:
+    """What they cannot have, frame-skip, a learnt cost and decoded actions, is left out by itself."""
+    config = tiny_article(data__frame_skip=3, train__cost_steps=5, plan__cost="steps_to_go", train__steps=1)
+    train(config, image_store, tmp_path / "run", progress=False)
+    trained = load_run(tmp_path / "run")
+    assert (trained.config.data.frame_skip, trained.config.train.cost_steps, trained.cost) == (1, 0, None)
 
 
 def encoders_at_first_step(patch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
@@ -609,14 +622,14 @@ def test_a_run_starts_from_the_encoder_of_another(
     store: Path, image_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inference: str
 ) -> None:
     first, second = tmp_path / "images", tmp_path / "robot"
-    train(tiny(model__inference_encoder=inference, train__steps=3), image_store, first, progress=False)
+    train(tiny_article(model__inference_encoder=inference, train__steps=3), image_store, first, progress=False)
     weights = load_file(first / WEIGHTS)
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as patch:
         noted = encoders_at_first_step(patch)
         before_step(patch, 7, lambda: signal.raise_signal(signal.SIGTERM))
         with pytest.raises(SystemExit):
-            train(tiny(train__encoder_from="images"), store, second, progress=False)
+            train(tiny_article(train__encoder_from="images"), store, second, progress=False)
     prefix = "encoder." if inference == "online" else "target_encoder."
     for encoder in noted:
         for name, value in encoder.items():
@@ -638,14 +651,21 @@ def test_an_encoder_of_another_form_is_refused(
         ),
         ({"train__encoder_from": str(tmp_path / "none")}, r"none: run=.*none: no such folder; give"),
     ):
-        config = tiny(**{"train__encoder_from": str(image_reference), **settings})
+        config = tiny_article(**{"train__encoder_from": str(image_reference), **settings})
         with pytest.raises(ValueError, match=r"^train\.encoder_from=.*" + message) as error:
             train(config, store, tmp_path / "run", progress=False)
         assert "\n" not in str(error.value)
         assert not (tmp_path / "run").exists()
-    # another predictor, history and kind of actions do not matter
-    config = tiny(train__encoder_from=str(reference), model__predictor_width=24, model__history=2, train__steps=1)
+    # another predictor, history and family do not matter
+    config = tiny(train__encoder_from=str(image_reference), model__predictor_width=24, model__history=2, train__steps=1)
     train(config, store, tmp_path / "run", progress=False)
+    own, given = load_run(tmp_path / "run").model.target_encoder, load_run(image_reference).model.encoder
+    assert set(own.state_dict()) - set(given.state_dict()) == {
+        name for name in own.state_dict() if name.startswith("project.")
+    }
+    config = override(preset("tdmpc2"), {"model.image_size": IMAGE, "train.encoder_from": str(reference)})
+    with pytest.raises(ValueError, match=r": the encoders of the families compact and tdmpc2 are of different kinds; "):
+        train(config, store, tmp_path / "rival", progress=False)
 
 
 def test_action_moments(store: Path) -> None:
@@ -663,14 +683,17 @@ def test_cost_is_fitted_last(store: Path, tmp_path: Path, monkeypatch: pytest.Mo
     train(WITH_COST, store, tmp_path / "run", progress=False)
     weights, state = load_file(tmp_path / "run" / WEIGHTS), load_file(tmp_path / "run" / STATE)
     for name, value in weights.items():
-        assert torch.equal(value, state[f"model.{name}"]) != name.startswith("steps_to_go."), name
+        assert torch.equal(value, state[f"model.{name}"]), name
+    cost = load_run(tmp_path / "run").cost
+    assert cost is not None
+    assert cost.embed(torch.zeros(1, 1, 16)).shape == (1, 32)
 
     # a stop while it is fitted, which starts it over
     real = loop.fit_steps_to_go
 
-    def stopped(*arguments: Any, on_step: Callable[[], None]) -> None:
+    def stopped(*arguments: Any, on_step: Callable[[], None]) -> Any:
         signal.raise_signal(signal.SIGTERM)
-        real(*arguments, on_step=on_step)
+        return real(*arguments, on_step=on_step)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "fit_steps_to_go", stopped)
@@ -678,6 +701,8 @@ def test_cost_is_fitted_last(store: Path, tmp_path: Path, monkeypatch: pytest.Mo
             train(WITH_COST, store, tmp_path / "stopped", progress=False)
     resume(tmp_path / "stopped", progress=False)
     assert_same_run(tmp_path / "stopped", tmp_path / "run")
+    for name, value in load_file(tmp_path / "stopped" / COST).items():
+        assert torch.equal(value, load_file(tmp_path / "run" / COST)[name]), name
 
 
 KILLED = """

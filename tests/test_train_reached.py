@@ -1,14 +1,15 @@
 """When a goal counts as reached: a threshold of the cost that misses one pair in twenty, and what it lets through."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from lewm.config import preset, with_settings
 from lewm.data import Store, StoreMeta, StoreWriter
-from lewm.train.reached import measure_reached
+from lewm.plan.cost import GoalCost, tokens_cost
+from lewm.train.reached import Reached, measure_reached
 
 
 class Shade:
@@ -32,12 +33,14 @@ def store(path: Path, task: str, *, episodes: int = 12, step: int = 1) -> Store:
     return Store(path)
 
 
-CONFIG = with_settings(preset("tiny"), {"plan.cost": "tokens"})
+def measure(data: Store, held_out: np.ndarray, cost: GoalCost = tokens_cost) -> Reached | None:
+    model: Any = Shade()
+    return measure_reached(model, cost, data, held_out, seed=0)
 
 
 def test_the_task_says_which_frames_show_one_goal(tmp_path: Path) -> None:
     """Two-Room's goals are 0.07 wide: 7 steps of 3 shades are within, 8 are not."""
-    measured = measure_reached(Shade(), store(tmp_path / "s", "two-room", step=3), np.arange(12), CONFIG)  # type: ignore[arg-type]
+    measured = measure(store(tmp_path / "s", "two-room", step=3), np.arange(12))
     assert measured is not None
     assert 3 * 5 <= measured.below**0.5 <= 3 * 7
     assert measured.missed < 0.15
@@ -46,14 +49,22 @@ def test_the_task_says_which_frames_show_one_goal(tmp_path: Path) -> None:
 
 
 def test_data_of_no_known_task_takes_frames_one_step_apart(tmp_path: Path) -> None:
-    measured = measure_reached(Shade(), store(tmp_path / "s", "robot", step=2), np.arange(12), CONFIG)  # type: ignore[arg-type]
+    measured = measure(store(tmp_path / "s", "robot", step=2), np.arange(12))
     assert measured is not None
     assert measured.below == pytest.approx(4.0)  # every step is two shades
     assert measured.missed == 0.0
     assert measured.false_positives == 0.0
 
 
+def test_the_threshold_is_of_the_cost_that_is_planned_with(tmp_path: Path) -> None:
+    measured = measure(
+        store(tmp_path / "s", "robot", step=2), np.arange(12), lambda a, b: 3 * (a - b).abs().mean((-2, -1))
+    )
+    assert measured is not None
+    assert measured.below == pytest.approx(6.0)
+
+
 def test_too_few_frames_set_no_threshold(tmp_path: Path) -> None:
-    assert measure_reached(Shade(), store(tmp_path / "s", "two-room"), np.arange(1), CONFIG) is None  # type: ignore[arg-type]
+    assert measure(store(tmp_path / "s", "two-room"), np.arange(1)) is None
     short = store(tmp_path / "t", "robot", episodes=2)
-    assert measure_reached(Shade(), short, np.empty(0, dtype=np.int64), CONFIG) is None  # type: ignore[arg-type]
+    assert measure(short, np.empty(0, dtype=np.int64)) is None

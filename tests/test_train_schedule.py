@@ -6,13 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lewm.model import WorldModel
-from lewm.train.schedule import ema_momentum, learning_rate, make_optimizer, regulariser_weight
-from tiny import TINY, tiny
+from lewm.families.article.model import Article
+from lewm.train.schedule import learning_rate, make_optimizer
+from tiny import ARTICLE, TINY, tiny_article
 
-TRAIN = replace(
-    TINY.train, steps=101, warmup=0.2, learning_rate=1.0, final_learning_rate=0.1, ema_start=0.9, ema_end=1.0
-)
+TRAIN = replace(TINY.train, steps=101, warmup=0.2, learning_rate=1.0, final_learning_rate=0.1)
 
 
 def test_learning_rate() -> None:
@@ -38,18 +36,10 @@ def test_learning_rate_of_short_runs(steps: int, warmup: float) -> None:
     assert max(rates) == 1.0
 
 
-def test_ema_momentum() -> None:
-    assert ema_momentum(0, TRAIN) == pytest.approx(0.9)
-    assert ema_momentum(25, TRAIN) == pytest.approx(1 - 0.1 * (1 + math.cos(math.pi / 4)) / 2)
-    assert ema_momentum(50, TRAIN) == pytest.approx(0.95)
-    assert ema_momentum(100, TRAIN) == pytest.approx(1.0)
-    assert ema_momentum(0, replace(TRAIN, steps=1)) == pytest.approx(0.9)
-
-
 @pytest.mark.parametrize("kind", ["continuous", "discrete"])
 def test_what_decays(kind) -> None:
-    config = tiny(action__kind=kind, model__action_conditioning="film", model__final_norm="layer")
-    model = WorldModel(config)
+    config = tiny_article(action__kind=kind, model__action_conditioning="film", model__final_norm="layer")
+    model = Article(config)
     optimizer = make_optimizer(model, replace(TRAIN, weight_decay=0.3, betas=(0.8, 0.9), eps=1e-5))
     assert (optimizer.defaults["betas"], optimizer.defaults["eps"]) == ((0.8, 0.9), 1e-5)
     decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
@@ -77,7 +67,7 @@ def test_what_decays(kind) -> None:
 def test_decay_shrinks_weights_alone() -> None:
     """With zero gradients, AdamW multiplies what decays by 1 - rate x decay and leaves the rest."""
     torch.manual_seed(0)
-    model = WorldModel(TINY)
+    model = Article(ARTICLE)
     optimizer = make_optimizer(model, replace(TRAIN, weight_decay=0.5, learning_rate=0.1))
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for parameter in model.parameters():
@@ -88,9 +78,3 @@ def test_decay_shrinks_weights_alone() -> None:
     torch.testing.assert_close(after[weight], before[weight] * 0.95)
     for name in ("encoder.pos_embed", "predictor.mask_token", "encoder.stem.1.weight"):
         assert torch.equal(after[name], before[name])
-
-
-def test_weight_of_the_regulariser_rises_over_its_share_of_the_run() -> None:
-    config = tiny(train__steps=100, loss__weight=0.6, loss__weight_warmup=0.2)
-    assert [regulariser_weight(step, config) for step in (0, 10, 20, 99)] == pytest.approx([0.0, 0.3, 0.6, 0.6])
-    assert regulariser_weight(0, tiny(loss__weight=0.6)) == 0.6

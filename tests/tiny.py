@@ -1,4 +1,4 @@
-"""A configuration and a store that train within milliseconds; every setting is spelt out, so no default matters."""
+"""Configurations and a store that train within milliseconds; every setting is spelt out, so no default matters."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,22 +7,38 @@ from typing import Any
 import numpy as np
 import torch
 
-from lewm.config import (
-    ActionConfig,
-    Config,
-    DataConfig,
-    LossConfig,
-    MaskConfig,
-    ModelConfig,
-    PlanConfig,
-    TrainConfig,
-)
+from lewm.config import ActionConfig, Config, DataConfig, PlanConfig, TrainConfig
 from lewm.data import Store, StoreMeta, StoreWriter
-from lewm.model import WorldModel
+from lewm.families.article.settings import ArticleSettings
+from lewm.families.compact.settings import CompactSettings
+from lewm.families.family import Batch, make_model
+from lewm.families.presets import preset
+from lewm.plan.steps_to_go import StepsToGo
 from lewm.run_spec import CameraSpec, RunSpec, save_spec
-from lewm.train.checkpoint import save_config, save_weights
+from lewm.train.checkpoint import save_config, save_cost, save_weights
 
 IMAGE = 32
+
+SIZES: dict[str, Any] = {
+    "image_size": IMAGE,
+    "stem": "conv",
+    "stem_channels": (4, 8),
+    "patch_size": 2,
+    "width": 16,
+    "depth": 1,
+    "num_heads": 2,
+    "mlp_ratio": 2,
+    "final_norm": "unit",
+    "predictor_width": 12,
+    "predictor_depth": 1,
+    "predictor_heads": 3,
+    "action_conditioning": "add",
+    "residual": False,
+    "history": 1,
+    "rollout_steps": 1,
+    "ema_start": 0.9,
+    "ema_end": 1.0,
+}
 
 TINY = Config(
     preset="tiny",
@@ -30,36 +46,12 @@ TINY = Config(
     device="cpu",
     action=ActionConfig(kind="continuous", size=2),
     data=DataConfig(path="", frame_skip=1, held_out=0.2, split_seed=0),
-    model=ModelConfig(
-        image_size=IMAGE,
-        stem="conv",
-        stem_channels=(4, 8),
-        patch_size=2,
-        width=16,
-        depth=1,
-        num_heads=2,
-        mlp_ratio=2,
-        final_norm="unit",
-        predictor_width=12,
-        predictor_depth=1,
-        predictor_heads=3,
-        action_conditioning="add",
-        history=1,
-        inference_encoder="online",
+    model=CompactSettings(
+        **SIZES, regulariser="gaussian", regulariser_weight=0.02, slowness=1.0, inverse=0.0, target_gradient=False
     ),
-    mask=MaskConfig(
-        num_blocks=4,
-        scale=(0.15, 0.2),
-        aspect=(0.75, 1.5),
-        context_ratio=0.5,
-        full_context_prob=0.0,
-        targets="all",
-    ),
-    loss=LossConfig(beta=1.0, reduction="mean", regulariser="spectral", weight=0.1, apply_to="tokens", centre="batch"),
     train=TrainConfig(
         steps=12,
         batch_size=8,
-        rollout_steps=1,
         learning_rate=1e-2,
         final_learning_rate=1e-4,
         warmup=0.25,
@@ -67,8 +59,6 @@ TINY = Config(
         betas=(0.9, 0.999),
         eps=1e-8,
         clip_norm=1.0,
-        ema_start=0.9,
-        ema_end=1.0,
         precision="float32",
         compile=False,
         checkpoint_every=5,
@@ -76,6 +66,28 @@ TINY = Config(
         cost_reach=6,
     ),
     plan=PlanConfig(cost="tokens", horizon=3),
+)
+"""The shipped family."""
+ARTICLE = replace(
+    TINY,
+    preset="literal",
+    model=ArticleSettings(
+        **SIZES,
+        mask_tokens=True,
+        mask_blocks=4,
+        mask_scale=(0.15, 0.2),
+        mask_aspect=(0.75, 1.5),
+        context_ratio=0.5,
+        full_context_prob=0.0,
+        targets="all",
+        beta=1.0,
+        reduction="mean",
+        regulariser="spectral",
+        regulariser_weight=0.1,
+        apply_to="tokens",
+        centre="batch",
+        inference_encoder="online",
+    ),
 )
 
 
@@ -92,6 +104,22 @@ def override(config: Config, settings: dict[str, Any]) -> Config:
 def tiny(**settings: Any) -> Config:
     """Return TINY with some settings replaced; `model__width=8` stands for `model.width`."""
     return override(TINY, {name.replace("__", "."): value for name, value in settings.items()})
+
+
+def tiny_article(**settings: Any) -> Config:
+    """Return ARTICLE with some settings replaced, as `tiny` does."""
+    return override(ARTICLE, {name.replace("__", "."): value for name, value in settings.items()})
+
+
+def rival(name: str) -> Config:
+    """Return the settings of a rival that trains within milliseconds."""
+    model = replace(preset(name).model, image_size=IMAGE)
+    return replace(TINY, preset=name, model=model)
+
+
+def batch_of(frames: torch.Tensor, actions: torch.Tensor) -> Batch:
+    """Return a batch of clips (B, T, height, width, 3) uint8 and actions (B, T-1, f*A)."""
+    return Batch(frames, actions, np.arange(len(frames)))
 
 
 def moving_dot(
@@ -151,13 +179,15 @@ def labelled_images(path: Path, *, groups: int = 10, size: int = 8, classes: int
     return Store(path)
 
 
-def untrained_run(path: Path, config: Config, spec: RunSpec | None = None) -> Path:
-    """Write a run folder as training leaves it, with random weights and without data."""
+def untrained_run(path: Path, config: Config, spec: RunSpec | None = None, *, cost: bool = False) -> Path:
+    """Write a run folder as training leaves it, with random weights and without data; with a learnt cost or without."""
     path.mkdir(parents=True)
     torch.manual_seed(0)
     save_config(path, config)
-    save_weights(path, WorldModel(config))
+    save_weights(path, make_model(config))
     save_spec(path, spec or plain_spec(config))
+    if cost:
+        save_cost(path, StepsToGo(config.model.num_tokens, config.model.token_width))
     return path
 
 

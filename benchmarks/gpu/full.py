@@ -1,4 +1,4 @@
-"""Train the `paper` preset at 128 px on Push-T, then on Two-Room, on one GPU, in calls of a few minutes each.
+"""Train the `large` preset at 128 px on Push-T, then on Two-Room, on one GPU, in calls of a few minutes each.
 
     python benchmarks/gpu/full.py --state state --out benchmarks/results/full.json
 
@@ -33,18 +33,20 @@ from parts import load_parts, save_parts
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from lewm.config import Config, EvalConfig, preset
+from lewm.config import Config, EvalConfig
 from lewm.data import ClipSampler, Store, split_episodes
 from lewm.device import resolve_device
 from lewm.envs import collect
 from lewm.evaluate import evaluate_run
-from lewm.evaluate.run import machine
+from lewm.evaluate.evaluation import machine
+from lewm.families.compact.settings import CompactSettings
+from lewm.families.family import make_model
+from lewm.families.presets import preset
 from lewm.files import write_text
-from lewm.model import WorldModel
-from lewm.objective import make_regulariser
+from lewm.run_spec import SPEC
 from lewm.train import resume, train
 from lewm.train.batches import batches_on
-from lewm.train.checkpoint import CONFIG, METRICS, STATE, WEIGHTS, load_config, save_config, with_data
+from lewm.train.checkpoint import CONFIG, COST, METRICS, STATE, WEIGHTS, load_config, save_config, with_data
 from lewm.train.loop import FETCH_EVERY
 from lewm.train.schedule import make_optimizer
 from lewm.train.step import train_step
@@ -61,8 +63,9 @@ class TimeUp(SystemExit):
 
 
 def make_config(task: str, arguments: argparse.Namespace, *, compile: bool) -> Config:
-    """Return the settings of a task: `paper`, with what the smaller preset was found to need on that task."""
-    config = preset("paper")
+    """Return the settings of a task: `large`, with what the smaller preset was found to need on that task."""
+    config = preset("large")
+    assert isinstance(config.model, CompactSettings)
     config = replace(
         config,
         seed=arguments.seed,
@@ -74,8 +77,7 @@ def make_config(task: str, arguments: argparse.Namespace, *, compile: bool) -> C
         config = replace(
             config,
             data=replace(config.data, frame_skip=5),
-            model=replace(config.model, residual=True),
-            loss=replace(config.loss, slowness=0.1, inverse=0.5),
+            model=replace(config.model, residual=True, slowness=0.1, inverse=0.5),
             plan=replace(config.plan, cost="tokens"),
         )
     else:
@@ -87,6 +89,7 @@ def make_config(task: str, arguments: argparse.Namespace, *, compile: bool) -> C
 
 def shrink(config: Config) -> Config:
     """Return settings that take seconds on a CPU."""
+    assert isinstance(config.model, CompactSettings)
     return replace(
         config,
         model=replace(
@@ -152,32 +155,33 @@ def measure_step(config: Config, store: Store, *, warmup: int, steps: int) -> di
     config = with_data(config, store)
     episodes, _ = split_episodes(store.num_episodes, held_out=config.data.held_out, seed=config.data.split_seed)
     sampler = ClipSampler(
-        store, episodes, frame_skip=config.data.frame_skip, batch_size=config.train.batch_size, seed=config.seed
+        store,
+        episodes,
+        clip_frames=config.model.clip_frames,
+        frame_skip=config.data.frame_skip,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
     )
     torch.manual_seed(config.seed)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    model = WorldModel(config).to(device).train()
-    optimizer, regulariser = make_optimizer(model, config.train), make_regulariser(config.loss, config.model.num_tokens)
+    model = make_model(config).to(device).train()
+    optimizer, generator = make_optimizer(model, config.train), torch.Generator().manual_seed(config.seed)
     batches = batches_on(device, sampler)
     if config.train.compile:
-        for module in (model.encoder, model.target_encoder, model.predictor):
-            module.compile()
+        model.compile_networks()
 
     def step(number: int) -> Tensor:
-        batch = batches(number)
-        out = train_step(
+        scalars, _ = train_step(
             model,
             optimizer,
-            batch.frames,
-            batch.actions,
-            None,  # `paper` sees whole frames
-            regulariser,
-            config,
+            batches(number),
+            config.train,
+            generator=generator,
             learning_rate=1e-4,
-            momentum=0.99,
+            share_done=0.5,
         )
-        return out["loss"]
+        return scalars["loss"]
 
     begin = time.perf_counter()
     for number in range(warmup):
@@ -261,13 +265,13 @@ class Call:
         return all("eval" in self.progress["tasks"].get(task, {}) for task in self.arguments.tasks)
 
     def save(self) -> None:
-        """Write the state: of a run under way what resumes it, of a trained one its weights."""
+        """Write the state: of a run under way what resumes it, of a trained one its weights and its learnt cost."""
         files = {}
         for task, done in self.progress["tasks"].items():
             run = self.runs / task
-            kept = WEIGHTS if done["trained"] else STATE
-            if (run / kept).is_file():
-                files |= {f"{task}/{name}": run / name for name in (CONFIG, METRICS, kept)}
+            kept = (WEIGHTS, COST) if done["trained"] else (STATE,)
+            if (run / kept[0]).is_file():
+                files |= {f"{task}/{name}": run / name for name in (CONFIG, SPEC, METRICS, *kept)}
         save_parts(self.arguments.state, files, self.progress)
 
     @contextmanager

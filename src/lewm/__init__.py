@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lewm.config import Config as Config
-    from lewm.config import preset as preset
     from lewm.data import ClipSampler as ClipSampler
     from lewm.data import Store as Store
     from lewm.data import StoreMeta as StoreMeta
     from lewm.data import StoreWriter as StoreWriter
     from lewm.data.cameras import CameraFitter as CameraFitter
-    from lewm.data.check import check_store as check_store
+    from lewm.data.check.store_check import check_store as check_store
     from lewm.data.fit import FrameFit as FrameFit
     from lewm.data.fit import FrameFitter as FrameFitter
+    from lewm.data.importers.source import ImportOptions as ImportOptions
     from lewm.data.importing import import_recording as import_recording
     from lewm.data.lag import measure_lag as measure_lag
-    from lewm.data.source import ImportOptions as ImportOptions
     from lewm.envs import TASKS as TASKS
     from lewm.envs import Recorder as Recorder
     from lewm.envs import Task as Task
@@ -30,11 +29,12 @@ if TYPE_CHECKING:
     from lewm.evaluate import evaluate_run as evaluate_run
     from lewm.evaluate import plan_once as plan_once
     from lewm.evaluate import plan_run as plan_run
-    from lewm.evaluate.report import write_report as write_report
-    from lewm.model import WorldModel as WorldModel
+    from lewm.families import preset as preset
+    from lewm.families.family import WorldModel as WorldModel
     from lewm.plan import LatentController as LatentController
     from lewm.plan import action_space as action_space
     from lewm.pretrained import load_pretrained as load_pretrained
+    from lewm.report.run_report import write_report as write_report
     from lewm.run_spec import RunSpec as RunSpec
     from lewm.run_spec import load_spec as load_spec
     from lewm.train import LoadedRun as LoadedRun
@@ -51,7 +51,7 @@ _HOMES = {
     "Config": ("lewm.config", "Config"),
     "FrameFit": ("lewm.data.fit", "FrameFit"),
     "FrameFitter": ("lewm.data.fit", "FrameFitter"),
-    "ImportOptions": ("lewm.data.source", "ImportOptions"),
+    "ImportOptions": ("lewm.data.importers.source", "ImportOptions"),
     "LatentController": ("lewm.plan", "LatentController"),
     "LoadedRun": ("lewm.train", "LoadedRun"),
     "Recorder": ("lewm.envs", "Recorder"),
@@ -60,10 +60,10 @@ _HOMES = {
     "StoreMeta": ("lewm.data", "StoreMeta"),
     "StoreWriter": ("lewm.data", "StoreWriter"),
     "Task": ("lewm.envs", "Task"),
-    "WorldModel": ("lewm.model", "WorldModel"),
+    "WorldModel": ("lewm.families.family", "WorldModel"),
     "__version__": ("lewm.version", "__version__"),
     "action_space": ("lewm.plan", "action_space"),
-    "check_store": ("lewm.data.check", "check_store"),
+    "check_store": ("lewm.data.check.store_check", "check_store"),
     "collect": ("lewm.envs", "collect"),
     "evaluate_env": ("lewm.evaluate", "evaluate_env"),
     "evaluate_run": ("lewm.evaluate", "evaluate_run"),
@@ -75,11 +75,11 @@ _HOMES = {
     "measure_lag": ("lewm.data.lag", "measure_lag"),
     "plan_once": ("lewm.evaluate", "plan_once"),
     "plan_run": ("lewm.evaluate", "plan_run"),
-    "preset": ("lewm.config", "preset"),
+    "preset": ("lewm.families", "preset"),
     "record": ("lewm.envs", "record"),
     "resume_run": ("lewm.train", "resume"),
     "train_run": ("lewm.train", "train"),
-    "write_report": ("lewm.evaluate.report", "write_report"),
+    "write_report": ("lewm.report.run_report", "write_report"),
 }
 
 

@@ -1,4 +1,5 @@
-"""The command line: `lewm collect | import | check | train | eval | plan | info | report | ablate | demo`.
+"""The command line: `lewm collect | import | import-model | check | train | eval | plan | info | report | ablate |
+demo`.
 
 A file each; `main` imports that of the command it runs. Progress and errors go to standard error, results to standard
 output. Commands import what they need when they run: torch takes seconds to load, and a machine that only shows a help
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 
-from lewm.config import did_you_mean
+from lewm.names import did_you_mean
 from lewm.version import __version__
 
 
@@ -65,7 +66,7 @@ def _fail(message: str, *, as_json: bool, status: int = 1) -> int:
 
 
 def _overview() -> str:
-    lines = (f"  {name:<9}{summary}" for name, (summary, *_) in COMMANDS.items())
+    lines = (f"  {name:<13}{summary}" for name, (summary, *_) in COMMANDS.items())
     more = "`lewm COMMAND --help` lists the options of a command, `lewm --version` tells the version."
     return "\n".join(("usage: lewm COMMAND [OPTIONS]", "", *lines, "", more))
 
@@ -86,20 +87,25 @@ _NOTHING = "nothing was written; give the same command again"
 # What each command is for; the module whose `command` does it, where a number that it returns is the exit status; and
 # what Ctrl-C leaves.
 COMMANDS = {
-    "collect": ("episodes of a task into a store", "lewm.cli.collect", _GOES_ON),
-    "import": ("a recording of a robot, or images, into a store", "lewm.cli.importing", _GOES_ON),
-    "check": ("a store for what would spoil training; writes check.html", "lewm.cli.check", _NOTHING),
-    "train": ("a world model on a store; resumes", "lewm.cli.train", _NOTHING),
-    "eval": (
-        "everything that can be measured, beside trivial rivals; writes eval.json and report.html",
-        "lewm.cli.eval",
+    "collect": ("episodes of a task into a store", "lewm.cli.collect_command", _GOES_ON),
+    "import": ("a recording of a robot, or images, into a store", "lewm.cli.import_command", _GOES_ON),
+    "import-model": (
+        "a released model of the published LeWM into a run folder",
+        "lewm.cli.import_model_command",
         _NOTHING,
     ),
-    "plan": ("with CEM or MPPI: in closed loop, beside a random policy, or once", "lewm.cli.plan", _NOTHING),
-    "info": ("sizes and parameter counts of a run or a preset", "lewm.cli.info", _NOTHING),
-    "report": ("report.html of a run folder", "lewm.cli.report", _NOTHING),
-    "ablate": ("variants of a table of studies, side by side; resumes", "lewm.cli.ablate", _GOES_ON),
-    "demo": ("all of it on Two-Room, from nothing", "lewm.cli.demo", _GOES_ON),
+    "check": ("a store for what would spoil training; writes check.html", "lewm.cli.check_command", _NOTHING),
+    "train": ("a world model on a store; resumes", "lewm.cli.train_command", _NOTHING),
+    "eval": (
+        "everything that can be measured, beside trivial rivals; writes eval.json and report.html",
+        "lewm.cli.eval_command",
+        _NOTHING,
+    ),
+    "plan": ("with CEM or MPPI: in closed loop, beside a random policy, or once", "lewm.cli.plan_command", _NOTHING),
+    "info": ("sizes and parameter counts of a run or a preset", "lewm.cli.info_command", _NOTHING),
+    "report": ("report.html of a run folder", "lewm.cli.report_command", _NOTHING),
+    "ablate": ("variants of a table of studies, side by side; resumes", "lewm.cli.ablate_command", _GOES_ON),
+    "demo": ("all of it on Two-Room, from nothing", "lewm.cli.demo_command", _GOES_ON),
 }
 # Modules that are not in the base install, and the extra that brings them.
 _EXTRA_OF = {

@@ -18,6 +18,8 @@ _STARTS = {
 def number_rows(results: Mapping[str, Any]) -> list[Row]:
     """Return the main numbers of an evaluation, each beside its trivial rival; what was not measured is left out."""
     prediction, spectrum, probe, cost = (results[key] for key in ("prediction", "spectrum", "probe", "cost"))
+    if spectrum is None:  # a policy, which predicts nothing
+        return [] if results["planning"] is None else planning_rows(results["planning"])
     if prediction is None:
         return _image_rows(results)
     rows: list[Row] = []
@@ -62,7 +64,8 @@ def _image_rows(results: Mapping[str, Any]) -> list[Row]:
 def planning_rows(planning: Mapping[str, Any]) -> list[Row]:
     ours = rate_text(planning["success_rate"], planning["ci95"])
     chance = rate_text(planning["random_success_rate"], planning["random_ci95"])
-    title = f"{planning['planner'].upper()} success, {counted(planning['episodes'], 'episode')}"
+    planner = "Policy's" if planning["planner"] is None else planning["planner"].upper()
+    title = f"{planner} success, {counted(planning['episodes'], 'episode')}"
     rows = [(title, ours, f"{chance} (random)")]
     if planning.get("by_start") is None:  # a region; or measured before starts were told apart
         at_start = f"{planning['solved_at_start']:.0%}"

@@ -9,20 +9,26 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, Suppress
 
 from lewm.cli.usage import explain
-from lewm.config import ActionConfig, Config, DataConfig, EvalConfig, PlanConfig, preset
+from lewm.config import ActionConfig, Config, DataConfig, EvalConfig, PlanConfig
+from lewm.families.presets import PRESETS, preset
 from lewm.files import shorten
 
 Folder = Annotated[Path | None, tyro.conf.arg(metavar="DIR")]
 RunFolder = Annotated[Path | None, tyro.conf.arg(metavar="RUN")]
 Pretrained = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
 Json = FlagCreatePairsOff[bool]
+if TYPE_CHECKING:
+    PresetName = str
+else:
+    PresetName = Literal[tuple(PRESETS)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +40,8 @@ class TrainingData(DataConfig):
 class Settings(Config):
     """The settings that a user may give: a `Config` that is not validated before it is complete."""
 
-    preset: str = "tiny"
-    """Preset that gives every setting not named here: tiny, base, paper or literal."""
+    preset: PresetName = "tiny"
+    """Preset that gives every setting not named here. It chooses the family of the model, and so its settings."""
     action: Suppress[ActionConfig] = field(default_factory=ActionConfig)
     data: TrainingData = field(default_factory=TrainingData)
 
@@ -103,7 +109,8 @@ def parse(name: str, form: type[Form], argv: Sequence[str], default: Form | None
     except SystemExit as stopped:
         if not stopped.code:
             raise
-    line = shorten(explain(name, argv, explained.getvalue(), options_of(cli)))
+    settings = preset(default.settings.preset) if isinstance(default, WithSettings) else None
+    line = shorten(explain(name, argv, explained.getvalue(), options_of(cli), settings))
     if "--json" in argv:
         raise ValueError(line)
     print(f"error: {line}", file=sys.stderr)
@@ -133,13 +140,20 @@ def _usual_width() -> Iterator[None]:
 
 
 def parse_settings(name: str, form: type[WithSettingsT], argv: Sequence[str]) -> WithSettingsT:
-    """Parse options that include settings: first for the preset alone, then with that preset's values as defaults."""
+    """Parse options that include settings, with the values of the preset that they name as defaults."""
 
     def parse_with(chosen: str, arguments: Sequence[str]) -> WithSettingsT:
         return parse(name, form, arguments, form(settings=Settings.of(preset(chosen))))
 
-    first = parse_with("tiny", [argument for argument in argv if argument not in ("-h", "--help")])
-    return parse_with(first.settings.preset, argv)
+    return parse_with(_named_preset(argv), argv)
+
+
+def _named_preset(argv: Sequence[str]) -> str:
+    """Return the last preset that a command line names, `tiny` where it names none or no known one."""
+    given = [argument for argument in argv if argument.startswith("--preset=")]
+    given += [f"--preset={after}" for before, after in pairwise(argv) if before == "--preset"]
+    name = given[-1].partition("=")[2] if given else "tiny"
+    return name if name in PRESETS else "tiny"
 
 
 def parse_of_run(name: str, form: type[OfRunT], argv: Sequence[str]) -> tuple[OfRunT, Config]:

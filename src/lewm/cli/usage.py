@@ -4,10 +4,14 @@ import re
 from collections.abc import Sequence
 from itertools import dropwhile, takewhile
 
+from lewm.config import Config
+from lewm.families.presets import of_another_family
 from lewm.names import did_you_mean
 
 
-def explain(command: str, argv: Sequence[str], explained: str, options: Sequence[str]) -> str:
+def explain(
+    command: str, argv: Sequence[str], explained: str, options: Sequence[str], settings: Config | None = None
+) -> str:
     """Say what is wrong with a command line and what remedies it.
 
     Args:
@@ -15,11 +19,15 @@ def explain(command: str, argv: Sequence[str], explained: str, options: Sequence
         argv: Its arguments.
         explained: What the parser says.
         options: The options that the command has.
+        settings: Those that the command starts from, if it takes settings of a model.
     """
     see = f"see `lewm {command} --help`"
     for argument in argv:
         option = argument.partition("=")[0]
         if option.startswith("--") and option.replace("_", "-") not in options:
+            name = option.removeprefix("--").replace("-", "_").replace("model.no_", "model.")
+            if settings is not None and (told := of_another_family(name, settings)):
+                return f"{option}: {told}"
             return f"{option}: is not an option of lewm {command}; {did_you_mean(option, options, see)}"
     lines = _inside(explained)
     text = " ".join(" ".join(lines).split())
@@ -32,6 +40,8 @@ def explain(command: str, argv: Sequence[str], explained: str, options: Sequence
         return f"{found[1]}: the values given do not fit it; {see}"
     if found := re.match(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of [({](.*)[)}]", text):
         value, option, listed = found.groups()
+        if option == "--model.family":
+            return f"{option}={value}: the preset chooses the family; leave it out, and give --preset; {see}"
         choices = sorted(set(re.findall(r"'([^']*)'", listed)) - {"None"})
         remedy = did_you_mean(value, choices, "give one of them")
         return f"{option}={value}: must be one of {', '.join(choices)}; {remedy}"

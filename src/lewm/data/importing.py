@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 from av.error import FFmpegError
 
-from lewm.data.control_mode import GIVEN, write_guess
-from lewm.data.foreign import describe
-from lewm.data.resume import left_to_import, meta_to_go_on
-from lewm.data.source import (
+from lewm.data.check.control_mode import GIVEN, write_guess
+from lewm.data.importers.foreign import describe
+from lewm.data.importers.resume import left_to_import, meta_to_go_on
+from lewm.data.importers.source import (
     Format,
     ImportOptions,
     LeftOut,
@@ -35,13 +35,13 @@ from lewm.files import check_folder, check_space, short_errors, shorten
 from lewm.processes import frame_counter, in_order, num_cores
 
 FORMATS: dict[str, str] = {
-    "lerobot": "lewm.data.lerobot:LeRobotSource",
-    "hdf5": "lewm.data.hdf5:HDF5Source",
-    "zarr": "lewm.data.zarr_replay:ZarrSource",
-    "video": "lewm.data.video:VideoSource",
-    "frames": "lewm.data.frame_folders:FrameFolderSource",
-    "images": "lewm.data.images:ImageFolderSource",
-    "webdataset": "lewm.data.webdataset:WebDatasetSource",
+    "lerobot": "lewm.data.importers.lerobot:LeRobotSource",
+    "hdf5": "lewm.data.importers.hdf5:HDF5Source",
+    "zarr": "lewm.data.importers.zarr_replay:ZarrSource",
+    "video": "lewm.data.importers.video_folders:VideoSource",
+    "frames": "lewm.data.importers.frame_folders:FrameFolderSource",
+    "images": "lewm.data.importers.images:ImageFolderSource",
+    "webdataset": "lewm.data.importers.webdataset:WebDatasetSource",
 }
 """Where the importer of each format lives, in the order in which they are tried."""
 

@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete
 from numpy.typing import NDArray
 
-from lewm.data.control_mode import GIVEN, write_guess
+from lewm.data.check.control_mode import GIVEN, write_guess
 from lewm.data.fit import FrameFit, FrameFitter
 from lewm.data.store import Store, StoreMeta, StoreWriter
 

@@ -1,14 +1,14 @@
 """Evaluation: prediction, probes, the cost, closed loop, and what they say together."""
 
 from lewm.evaluate.closed_loop import Loop, Starts, make_starts, run_closed_loop, wilson_interval
-from lewm.evaluate.cost import rank_correlation
+from lewm.evaluate.cost_order import rank_correlation
 from lewm.evaluate.doctor import verdict
+from lewm.evaluate.evaluation import Evaluation, evaluate_model, evaluate_run, plan_model, plan_run
 from lewm.evaluate.open_loop import plan_once
 from lewm.evaluate.own_env import EnvGoal, evaluate_env
 from lewm.evaluate.prediction import PredictionReport, measure_prediction
 from lewm.evaluate.pretrained import evaluate_pretrained, plan_pretrained
 from lewm.evaluate.probe import ProbeReport, measure_probes
-from lewm.evaluate.run import Evaluation, evaluate_model, evaluate_run, plan_model, plan_run
 
 __all__ = [
     "EnvGoal",

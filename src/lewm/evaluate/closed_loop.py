@@ -20,8 +20,18 @@ from lewm.config import Config, PlanConfig
 from lewm.data.store import Store
 from lewm.envs import Task
 from lewm.evaluate.frames import encode_frames
-from lewm.model import FrameModel
-from lewm.plan import ActionSpace, CostFn, LatentController, RecedingHorizon, Region, latent_cost_fn, over_horizon
+from lewm.families.family import PolicyModel, WorldModel
+from lewm.plan import (
+    ActionSpace,
+    CostFn,
+    GoalCost,
+    LatentController,
+    RecedingHorizon,
+    Region,
+    StepsToGo,
+    latent_cost_fn,
+    over_horizon,
+)
 
 Policy = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray]
 """Environment actions (E', L, A) or (E', L) from states (E', m, S), those after each model step since the last call,
@@ -241,7 +251,15 @@ class ModelPolicy:
     """The model: frames in, planned by the latent cost of the model's own rollouts."""
 
     def __init__(
-        self, model: FrameModel, config: Config, task: Task, starts: Starts, space: ActionSpace, *, record: int = 0
+        self,
+        model: WorldModel,
+        config: Config,
+        task: Task,
+        starts: Starts,
+        space: ActionSpace,
+        *,
+        cost: StepsToGo | None = None,
+        record: int = 0,
     ) -> None:
         """Set the controller up.
 
@@ -251,10 +269,13 @@ class ModelPolicy:
             task: Draws the frames.
             starts: E starts and goals.
             space: What is searched.
+            cost: The run's learnt cost, if it has one.
             record: First episodes whose imagined representations are kept.
         """
         generator = torch.Generator(space.device).manual_seed(config.seed)
-        self._controller = LatentController(model, config, space, batch=len(starts.state), generator=generator)
+        self._controller = LatentController(
+            model, config, space, cost=cost, batch=len(starts.state), generator=generator
+        )
         goal = starts.goal_frame if starts.region is None else starts.region
         self._controller.reset(goal, command=task.command(starts.state) if space.relative else None)
         self._task, self._record = task, record
@@ -354,16 +375,17 @@ def planner_alone(task: Task, starts: Starts, space: ActionSpace, plan: PlanConf
 
 
 def cost_alone(
-    model: FrameModel, task: Task, starts: Starts, space: ActionSpace, plan: PlanConfig, *, seed: int
+    model: WorldModel, cost: GoalCost, task: Task, starts: Starts, space: ActionSpace, plan: PlanConfig, *, seed: int
 ) -> Policy:
     """Return the planner with the latent cost, but of the frames that the true dynamics lead to.
 
     Args:
         model: World model in evaluation mode; it encodes, and predicts nothing.
+        cost: Of a representation for the goal's.
         task: The true dynamics.
         starts: E starts and goals.
         space: What is searched.
-        plan: The planner, its numbers and its cost, the same as the model's.
+        plan: The planner and its numbers, the same as the model's.
         seed: Seed of the search.
     """
     true_model = TrueModel(model, task, space, plan)
@@ -374,7 +396,7 @@ def cost_alone(
         shape = (len(begin), 0, space.model_action_size)
         past = torch.zeros(shape, dtype=torch.int64 if space.kind == "discrete" else torch.float32, device=space.device)
         goal = goals[torch.from_numpy(episodes).to(goals.device)]
-        return latent_cost_fn(true_model, begin, past, goal, space, plan)
+        return latent_cost_fn(true_model, begin, past, goal, space, cost, over=plan.over)
 
     return _Planned(starts, space, plan, cost_at, task=task, seed=seed)
 
@@ -382,19 +404,15 @@ def cost_alone(
 class TrueModel:
     """A world model that knows the true dynamics: its rollout draws and encodes the frames that really come."""
 
-    def __init__(self, model: FrameModel, task: Task, space: ActionSpace, plan: PlanConfig) -> None:
+    def __init__(self, model: WorldModel, task: Task, space: ActionSpace, plan: PlanConfig) -> None:
         self._model, self._task, self._space, self._plan = model, task, space, plan
 
     def encode(self, frames: Tensor, /) -> Tensor:
         """Represent frames as the model does."""
         return self._model.encode(frames)
 
-    def steps_to_go(self, tokens: Tensor, goal: Tensor, /) -> Tensor:
-        """Estimate steps as the model does."""
-        return self._model.steps_to_go(tokens, goal)
-
     @torch.no_grad()
-    def rollout(self, states: Tensor, actions: Tensor, /) -> Tensor:
+    def rollout(self, states: Tensor, past_actions: Tensor, actions: Tensor, /) -> Tensor:
         """Represent what comes of model actions (B, H, f*A) from states (B, 1, S), (B, H, N, D).
 
         When only the last step counts, only that one is drawn: (B, 1, N, D).
@@ -414,3 +432,25 @@ def simulate_model_steps(
     """
     ways = task.simulate(states, space.to_env(actions).flatten(1, 2).cpu().numpy())
     return ways[:, -1:] if over == "last" else ways[:, space.frame_skip - 1 :: space.frame_skip]
+
+
+class DecidingPolicy:
+    """A model that decides by itself: frames in, actions out, without a plan."""
+
+    def __init__(self, model: PolicyModel, task: Task, starts: Starts, space: ActionSpace) -> None:
+        """Set the policy up for E starts and goals, with actions within the space."""
+        self._model, self._task, self._goal, self._space = model, task, starts.goal_frame, space
+        self.decisions, self.plans, self.seconds = 0, 0, 0.0
+
+    def __call__(self, states: NDArray[np.float32], episodes: NDArray[np.int64]) -> NDArray:
+        frames = self._task.render_states(states[:, -1])
+        began, device = time.perf_counter(), self._model.device
+        actions = self._model.decide(
+            torch.from_numpy(frames).to(device), torch.from_numpy(self._goal[episodes]).to(device)
+        )
+        if self._space.kind == "continuous":
+            actions = actions.clamp(*self._space.env_bounds).float()
+        self.seconds += time.perf_counter() - began
+        self.decisions += 1
+        self.plans += len(episodes)
+        return actions.cpu().numpy()

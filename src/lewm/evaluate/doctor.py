@@ -30,7 +30,8 @@ def verdict(results: Mapping[str, Any]) -> tuple[bool | None, str]:
 
     A model has learnt when its representation is not collapsed, its one-step error is clearly below that of the better
     trivial rival, and, where it planned, the interval of its success lies above the random policy's. One of images has
-    learnt when the interval of its probe's accuracy lies above a random encoder's, and above the largest class.
+    learnt when the interval of its probe's accuracy lies above a random encoder's, and above the largest class. A
+    policy, which does not predict, has learnt when it reaches more goals than the random one.
 
     Args:
         results: The content of `eval.json`; missing measurements are None.
@@ -39,6 +40,8 @@ def verdict(results: Mapping[str, Any]) -> tuple[bool | None, str]:
         Whether the model learnt, None where too little was measured to tell, and one sentence that says why, with the
         numbers it rests on.
     """
+    if results["spectrum"] is None:
+        return _judge_policy(results["planning"])
     failure = _representation_failure(results)
     if failure is None and results["prediction"] is None:
         return _judge_images(results)
@@ -110,7 +113,8 @@ def _reached(planning: Mapping[str, Any]) -> str:
     ours, chance = (
         _rate(planning, *keys) for keys in (("success_rate", "ci95"), ("random_success_rate", "random_ci95"))
     )
-    reached = f"{planning['planner'].upper()} reaches {ours} of {planning['episodes']} goals, a random policy {chance}"
+    who = "it" if planning["planner"] is None else planning["planner"].upper()
+    reached = f"{who} reaches {ours} of {planning['episodes']} goals, a random policy {chance}"
     if planning.get("straight_success_rate") is not None:  # to a region, no way is straight
         reached += f", moving straight {_rate(planning, 'straight_success_rate', 'straight_ci95')}"
     return reached
@@ -164,6 +168,20 @@ def _would_tell(rate: float, other: float, count: int) -> str:
     return "no number within reach would tell" if enough is None else f"about {enough} would tell, if rates stay so"
 
 
+def _judge_policy(planning: Mapping[str, Any] | None) -> tuple[bool | None, str]:
+    """Judge a policy, of which the closed loop alone is measured."""
+    if planning is None:
+        return (
+            None,
+            "Whether the policy learnt cannot be told: it was not tried in closed loop, for want of a known task.",
+        )
+    told, reached = policies_told_apart(planning), _reached(planning)
+    if told is None:
+        count = _few(planning["episodes"])
+        return None, f"{count} whether the policy learnt: {reached}; {_more_episodes(planning)}."
+    return told == "better", f"The policy {'learnt' if told == 'better' else 'learnt nothing'}: {reached}."
+
+
 def _judge_images(results: Mapping[str, Any]) -> tuple[bool | None, str]:
     """Judge a run on images, whose representation is not collapsed, by what a linear probe tells of their classes."""
     told, rank = results["class_probe"], results["spectrum"]["effective_rank"]
@@ -198,9 +216,12 @@ def _rate(numbers: Mapping[str, Any], rate: str, interval: str) -> str:
 def _representation_failure(results: Mapping[str, Any]) -> str | None:
     spectrum = results["spectrum"]
     rank, std = spectrum["effective_rank"], spectrum["feature_std"]
-    if rank is None or rank < COLLAPSED_RANK or (std is not None and std < COLLAPSED_STD):
+    remedy = "raise model.regulariser_weight where the family has it"
+    if rank is None or rank < COLLAPSED_RANK:
         told = "not finite" if rank is None else f"{rank:.1f}"
-        return f"its representation collapsed (effective rank {told}); raise loss.weight"
+        return f"its representation collapsed (effective rank {told}); {remedy}"
+    if std is not None and std < COLLAPSED_STD:
+        return f"its representation collapsed (standard deviation of a feature {std:.1g}); {remedy}"
     return None
 
 

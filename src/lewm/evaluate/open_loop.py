@@ -1,7 +1,6 @@
 """Open loop: one plan from a frame of the data, for robots that are not simulated here."""
 
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,9 @@ import torch
 from torch import Tensor
 
 from lewm.config import Config
+from lewm.evaluate.evaluation import finite, open_run, require_actions, state_reader
 from lewm.evaluate.frames import encode_frames
-from lewm.evaluate.goal import frame_index, goal_report
-from lewm.evaluate.run import finite, open_run, require_actions, state_reader
+from lewm.evaluate.goal_reading import frame_index, goal_report
 from lewm.plan import (
     ActionSpace,
     FrameGoal,
@@ -79,7 +78,7 @@ def plan_once(
     space = of.space
     space = space.at(torch.tensor(command, device=space.device))
     generator = torch.Generator(space.device).manual_seed(settings.seed)
-    controller = LatentController(model, settings, space, batch=1, generator=generator)
+    controller = LatentController(model, settings, space, cost=of.learnt, batch=1, generator=generator)
     controller.reset(pursued, command=command if space.relative else None)
     began = time.perf_counter()
     controller.act(frame)
@@ -89,13 +88,13 @@ def plan_once(
 
     tokens = encode_frames(model.encode, frame, model.device)[:, None]  # (1, T=1, N, D)
     past = plan.actions[:, :0]  # none yet
-    end_cost = latent_cost_fn(model, tokens, past, target, space, replace(settings.plan, over="last"))
+    end_cost = latent_cost_fn(model, tokens, past, target, space, of.cost, over="last")
     results: dict[str, Any] = {
         "start": f"frame:{begin.episode}:{begin.index}",
         "goal": goal_report(goal, read),
         "actions": space.to_env(plan.actions).flatten(1, 2)[0].tolist(),
         "cost": end_cost(plan.searched[:, None]).item(),
-        "cost_now": goal_cost(model, tokens[:, None], target, settings.plan).item(),
+        "cost_now": goal_cost(of.cost, tokens[:, None], target).item(),
         "cost_random": end_cost(random_plans(space, settings.plan.horizon, generator)).mean().item(),
         "planner": settings.plan.planner,
         "seconds": seconds,

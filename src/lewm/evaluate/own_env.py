@@ -24,9 +24,9 @@ from lewm.data.store import Store
 from lewm.envs.record import action_kind, rendered
 from lewm.evaluate.closed_loop import held_from, newcombe_interval, wilson_interval
 from lewm.evaluate.doctor import env_verdict
+from lewm.evaluate.evaluation import Evaluation, open_run, require_actions, show_progress
 from lewm.evaluate.frames import episode_of
-from lewm.evaluate.goal import frame_index
-from lewm.evaluate.run import Evaluation, open_run, require_actions, show_progress
+from lewm.evaluate.goal_reading import frame_index
 from lewm.plan import LatentController, parse_frame
 from lewm.pretrained import pretrained_names
 from lewm.run_spec import RunSpec
@@ -275,7 +275,9 @@ class _ModelPolicy:
     ) -> None:
         space, config = of.space, of.config
         generator = torch.Generator(space.device).manual_seed(config.seed)
-        self._controller = LatentController(of.model, config, space, batch=len(goals), generator=generator)
+        self._controller = LatentController(
+            of.model, config, space, cost=of.learnt, batch=len(goals), generator=generator
+        )
         self._goals, self._envs, self._command = goals, envs, command
         self._episodes = np.arange(len(goals))
         self._in_row = of.spec.steps_in_row

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lewm.data.sampler import ClipSampler
 from lewm.data.store import Store
-from lewm.model import FrameModel
+from lewm.families.family import WorldModel
 
 BATCH = 64
 SMALLEST_ERROR = 1e-10  # a rival below this does not err at all, so that a ratio to it says nothing
@@ -121,16 +121,17 @@ def prediction_clips(
 
 
 @torch.no_grad()
-def roll_out_clips(model: FrameModel, frames: NDArray[np.uint8], actions: NDArray, history: int) -> Tensor:
+def roll_out_clips(model: WorldModel, frames: NDArray[np.uint8], actions: NDArray, history: int) -> Tensor:
     """Predict the frames after the first `history` ones of clips (B, T, ...), as (B, T - history, N, D)."""
     seen = torch.from_numpy(np.ascontiguousarray(frames[:, :history])).to(model.device)
     tokens = model.encode(seen.flatten(0, 1)).unflatten(0, seen.shape[:2])
-    return model.rollout(tokens, torch.from_numpy(actions).to(model.device))
+    done = torch.from_numpy(actions).to(model.device)
+    return model.rollout(tokens, done[:, : history - 1], done[:, history - 1 :])
 
 
 @torch.no_grad()
 def measure_prediction(
-    model: FrameModel,
+    model: WorldModel,
     sampler: ClipSampler,
     index: NDArray[np.int64],
     *,
@@ -156,10 +157,10 @@ def measure_prediction(
     for i in range(0, len(index), batch):
         clips = sampler.clips(index[i : i + batch])
         predicted = roll_out_clips(model, clips.frames, clips.actions, history)
-        present = model.target_encoder(torch.from_numpy(clips.frames[:, history - 1].copy()).to(model.device))
+        present = model.encode_target(torch.from_numpy(clips.frames[:, history - 1].copy()).to(model.device))
         for k, horizon in enumerate(horizons):
             frame = torch.from_numpy(clips.frames[:, history - 1 + horizon].copy()).to(model.device)
-            of_clips = score(predicted[:, horizon - 1], model.target_encoder(frame), present, mean)
+            of_clips = score(predicted[:, horizon - 1], model.encode_target(frame), present, mean)
             for name, value in of_clips.items():
                 parts.setdefault(name, [[] for _ in horizons])[k].append(value.double().cpu())
     scores = {name: np.stack([torch.cat(part).numpy() for part in values]) for name, values in parts.items()}

@@ -10,8 +10,8 @@ from typing import Any
 from lewm.config import Config
 from lewm.device import resolve_device
 from lewm.envs import collect
-from lewm.evaluate.goal import closed_loop_goal
-from lewm.evaluate.run import Evaluation, evaluate_model, open_run, plan_model
+from lewm.evaluate.evaluation import Evaluation, evaluate_model, open_run, plan_model
+from lewm.evaluate.goal_reading import closed_loop_goal
 from lewm.pretrained import pretrained_run
 from lewm.run_spec import load_spec
 from lewm.train.checkpoint import load_config

@@ -8,13 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lewm.config import PlanConfig
 from lewm.envs import Task
 from lewm.evaluate.closed_loop import Loop, Starts
 from lewm.evaluate.frames import encode_frames
 from lewm.evaluate.prediction import nearest
-from lewm.model import FrameModel
-from lewm.plan.cost import goal_cost
+from lewm.families.family import WorldModel
+from lewm.plan.cost import GoalCost, goal_cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +38,15 @@ class Recording:
 
 
 def record_episodes(
-    model: FrameModel,
+    model: WorldModel,
     task: Task,
     starts: Starts,
     loop: Loop,
     imagined: Tensor,
     library: Tensor,
-    plan: PlanConfig,
+    cost: GoalCost,
     *,
-    frame_skip: int,
+    stride: int,
 ) -> Recording:
     """Draw the first episodes of a closed loop.
 
@@ -58,18 +57,18 @@ def record_episodes(
         loop: What they came to.
         imagined: (n, p, H, N, D) what the plans of the first n episodes were predicted to lead through.
         library: (L, N, D) representations by the target encoder of frames to show imagined steps by.
-        plan: The cost that planning used.
-        frame_skip: Environment steps of a model step.
+        cost: The cost that planning used.
+        stride: Environment steps from one decision to the next.
     """
     count = len(imagined)
     frames = _episode_frames(task, loop, count)
     ends = np.where(loop.solved_at >= 0, loop.solved_at, loop.states.shape[1] - 1)[:count]
     return Recording(
         frames=frames,
-        cost=_costs(model, frames, ends, starts.first(count), plan),
+        cost=_costs(model, frames, ends, starts.first(count), cost),
         goal_frame=starts.goal_frame[:count] if starts.region is None or starts.goal_frame.any() else None,
         solved_at=loop.solved_at[:count],
-        plan_step=np.arange(imagined.shape[1]) * plan.execute * frame_skip,
+        plan_step=np.arange(imagined.shape[1]) * stride,
         plan_row=nearest(imagined.flatten(0, 2), library.cpu()).view(imagined.shape[:3]).numpy(),
     )
 
@@ -118,13 +117,13 @@ def _episode_frames(task: Task, loop: Loop, count: int) -> NDArray[np.uint8]:
 
 @torch.no_grad()
 def _costs(
-    model: FrameModel, frames: NDArray[np.uint8], ends: NDArray[np.int64], starts: Starts, plan: PlanConfig
+    model: WorldModel, frames: NDArray[np.uint8], ends: NDArray[np.int64], starts: Starts, cost: GoalCost
 ) -> NDArray[np.float32]:
     """Return the planning cost (n, T) of being at each frame (n, T, height, width, 3), up to each episode's end."""
     costs = []
     for way, end, goal_frame in zip(frames, ends.tolist(), starts.goal_frame, strict=True):
         tokens = encode_frames(model.encode, way[: end + 1], model.device)[None, None]  # (1, 1, T, N, D)
         goal = starts.region or encode_frames(model.encode, goal_frame[None], model.device)
-        cost = goal_cost(model, tokens, goal, plan)[0, 0].float().cpu().numpy()
-        costs.append(cost[np.minimum(np.arange(len(way)), end)])
+        of_way = goal_cost(cost, tokens, goal)[0, 0].float().cpu().numpy()
+        costs.append(of_way[np.minimum(np.arange(len(way)), end)])
     return np.stack(costs)

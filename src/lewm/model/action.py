@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lewm.config import Config
+from lewm.config import ActionConfig
 from lewm.model.layers import init_weights
 
 
@@ -16,25 +16,27 @@ class ActionEmbed(nn.Module):
     have no action: their embedding is zero and has no weights.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, action: ActionConfig, *, frame_skip: int, width: int) -> None:
+        """Set the weights up for model actions of `frame_skip` sub-actions, embedded as P = `width` numbers."""
         super().__init__()
-        self.kind, self.size = config.action.kind, config.action.size
-        self.width = width = config.model.predictor_width
+        self.kind, self.size, self.width = action.kind, action.size, width
         self.mean: Tensor
         self.std: Tensor
         self.offset: Tensor
         if self.kind == "discrete":
-            self.table = nn.Embedding(config.data.frame_skip * self.size, width)
-            nn.init.normal_(self.table.weight, std=config.data.frame_skip**-0.5)  # the sum has unit variance
-            self.register_buffer("offset", torch.arange(config.data.frame_skip) * self.size, persistent=False)
+            self.table = nn.Embedding(frame_skip * self.size, width)
+            nn.init.normal_(self.table.weight, std=frame_skip**-0.5)  # the sum has unit variance
+            self.register_buffer("offset", torch.arange(frame_skip) * self.size, persistent=False)
         elif self.kind == "continuous":
-            self.register_buffer("mean", torch.zeros(config.model_action_size))
-            self.register_buffer("std", torch.ones(config.model_action_size))
-            self.mlp = nn.Sequential(nn.Linear(config.model_action_size, width), nn.GELU(), nn.Linear(width, width))
+            self.register_buffer("mean", torch.zeros(frame_skip * self.size))
+            self.register_buffer("std", torch.ones(frame_skip * self.size))
+            self.mlp = nn.Sequential(nn.Linear(frame_skip * self.size, width), nn.GELU(), nn.Linear(width, width))
             self.apply(init_weights)
 
     def standardise(self, mean: Tensor, std: Tensor) -> None:
         """Take mean and standard deviation (A,) of the training episodes' actions; a constant entry is only shifted."""
+        if self.kind != "continuous":
+            return
         repeats = len(self.mean) // len(mean)
         self.mean.copy_(mean.repeat(repeats))
         self.std.copy_(torch.where(std > 1e-6, std, 1.0).repeat(repeats))
@@ -68,9 +70,10 @@ class InverseDynamics(nn.Module):
     the representation moves with the action, and is used in training alone.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, numbers: int, action_size: int) -> None:
+        """Set the weights up for a representation of N * D = `numbers`."""
         super().__init__()
-        self.decode = nn.Linear(config.model.num_tokens * config.model.width, config.action.size)
+        self.decode = nn.Linear(numbers, action_size)
         nn.init.zeros_(self.decode.weight)
         nn.init.zeros_(self.decode.bias)
 

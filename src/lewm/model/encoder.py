@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lewm.config import ModelConfig
+from lewm.config import EncoderSettings
 from lewm.model.layers import BatchNorm2d, Block, init_weights, position_embedding
 
 
@@ -24,7 +24,7 @@ class Projector(nn.Module):
         where something is lies in which token holds it.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: EncoderSettings) -> None:
         super().__init__()
         narrow, hidden = max(8, 4 * config.width // config.num_patches), config.mlp_ratio * config.width
         self.narrow = nn.Linear(config.width, narrow)
@@ -40,13 +40,14 @@ class Projector(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Map a frame to one representation token a patch.
+    """Map a frame to one representation token a patch, or to one for the frame.
 
     Args:
         config: Sizes and forms; `stem="linear"` replaces the two convolutions by one linear patch projection.
+        project: Project all tokens to one.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: EncoderSettings, *, project: bool = False) -> None:
         super().__init__()
         first, second = config.stem_channels
         if config.stem == "conv":
@@ -62,7 +63,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(
             Block(config.width, config.num_heads, config.mlp_ratio) for _ in range(config.depth)
         )
-        self.project = Projector(config) if config.latent == "frame" else None
+        self.project = Projector(config) if project else None
         self.norm = nn.LayerNorm(config.width) if config.final_norm == "layer" else nn.Identity()
         self.final_norm = config.final_norm
         self.apply(init_weights)

@@ -1,13 +1,40 @@
 """The narrow, action-conditioned predictor g (article, sections 4.3 and 4.6)."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from lewm.config import ModelConfig
 from lewm.model.encoder import normalise
 from lewm.model.layers import Block, init_weights, position_embedding
+
+
+class PredictorSettings(Protocol):
+    """What a predictor needs of a family's settings."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def num_tokens(self) -> int: ...
+    @property
+    def grid(self) -> int: ...
+    @property
+    def final_norm(self) -> str: ...
+    @property
+    def predictor_width(self) -> int: ...
+    @property
+    def predictor_depth(self) -> int: ...
+    @property
+    def predictor_heads(self) -> int: ...
+    @property
+    def mlp_ratio(self) -> int: ...
+    @property
+    def action_conditioning(self) -> str: ...
+    @property
+    def history(self) -> int: ...
+    @property
+    def residual(self) -> bool: ...
 
 
 class Predictor(nn.Module):
@@ -19,13 +46,14 @@ class Predictor(nn.Module):
     newest frame's own tokens become the next frame's, in half of the time.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: PredictorSettings, *, mask_tokens: bool) -> None:
         super().__init__()
         width = config.predictor_width
         self.conditioning, self.final_norm = config.action_conditioning, config.final_norm
         self.project_in = nn.Linear(config.width, width)
-        self.mask_token = nn.Parameter(torch.zeros(width)) if config.mask_tokens else None
-        position = position_embedding(config.grid, width) if config.latent == "tokens" else torch.zeros(1, width)
+        self.mask_token = nn.Parameter(torch.zeros(width)) if mask_tokens else None
+        in_grid = config.num_tokens > 1 and config.grid**2 == config.num_tokens
+        position = position_embedding(config.grid, width) if in_grid else torch.zeros(config.num_tokens, width)
         self.pos_embed = nn.Parameter(position)
         self.age_embed = nn.Parameter(torch.zeros(config.history, width))  # row 0 is the present frame
         self.blocks = nn.ModuleList(
@@ -34,6 +62,7 @@ class Predictor(nn.Module):
         )
         self.norm = nn.LayerNorm(width)
         self.project_out = nn.Linear(width, config.width)
+        self.residual = config.residual
         self.apply(init_weights)
         if self.mask_token is not None:
             nn.init.trunc_normal_(self.mask_token, std=0.02)
@@ -52,7 +81,7 @@ class Predictor(nn.Module):
             e_a: (B, T, P) action embeddings, the action taken at each frame.
 
         Returns:
-            (B, N, D) predicted tokens of frame t+1, not yet normalised.
+            (B, N, D) predicted tokens of frame t+1, not yet normalised; with `residual`, the present ones and a change.
         """
         tokens, condition = [], []
         for i, (z, position) in enumerate(context):
@@ -71,4 +100,5 @@ class Predictor(nn.Module):
             x = torch.cat([e_a + self.age_embed[: e_a.shape[1]].flip(0), x], dim=1)
         for block in self.blocks:
             x = block(x, e)
-        return self.project_out(self.norm(x[:, -len(self.pos_embed) :]))
+        s_hat = self.project_out(self.norm(x[:, -len(self.pos_embed) :]))
+        return s_hat + normalise(context[-1][0], self.final_norm) if self.residual else s_hat

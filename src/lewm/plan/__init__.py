@@ -3,19 +3,21 @@
 from lewm.plan.cem import cem
 from lewm.plan.controller import LatentController, RecedingHorizon
 from lewm.plan.cost import (
+    GoalCost,
     LatentModel,
     corrected_rollout,
     goal_cost,
     latent_cost_fn,
     over_horizon,
+    planning_cost,
     pooled_cost,
-    steps_to_go_cost,
     tokens_cost,
 )
 from lewm.plan.goal import FrameGoal, Region, RegionGoal, StateGoal, parse_frame, parse_goal
 from lewm.plan.mppi import mppi
 from lewm.plan.search import Categorical, CostFn, Gaussian, Plan, SearchState, begin, draw, finish, improve, warm_start
 from lewm.plan.space import ActionSpace, action_space
+from lewm.plan.steps_to_go import StepsToGo
 
 __all__ = [
     "ActionSpace",
@@ -23,6 +25,7 @@ __all__ = [
     "CostFn",
     "FrameGoal",
     "Gaussian",
+    "GoalCost",
     "LatentController",
     "LatentModel",
     "Plan",
@@ -31,6 +34,7 @@ __all__ = [
     "RegionGoal",
     "SearchState",
     "StateGoal",
+    "StepsToGo",
     "action_space",
     "begin",
     "cem",
@@ -44,8 +48,8 @@ __all__ = [
     "over_horizon",
     "parse_frame",
     "parse_goal",
+    "planning_cost",
     "pooled_cost",
-    "steps_to_go_cost",
     "tokens_cost",
     "warm_start",
 ]

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from lewm.plan.search import Categorical, CostFn, Gaussian, Plan, search
+from lewm.config import PlanConfig
+from lewm.plan.search import Categorical, CostFn, Gaussian, Plan, WeightFn, search
 from lewm.plan.space import ActionSpace
 
 
@@ -69,3 +70,8 @@ def elite_weights(cost: Tensor, elites: int) -> Tensor:
     lowest, index = cost.topk(elites, dim=1, largest=False)
     weights = torch.zeros_like(cost).scatter(1, index, lowest.isfinite().to(cost.dtype))
     return weights / weights.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def cem_weights(plan: PlanConfig) -> WeightFn:
+    """Return the weights by which a run's settings refit: those of `plan.elites`."""
+    return lambda cost: elite_weights(cost, plan.elites)

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from lewm.config import Config, PlanConfig
+from lewm.config.choices import PLANNERS, chosen
 from lewm.model.frames_in import pictures_in
-from lewm.plan.cem import cem
-from lewm.plan.cost import LatentModel, corrected_rollout, goal_cost, latent_cost_fn
+from lewm.plan.cost import LatentModel, corrected_rollout, goal_cost, latent_cost_fn, planning_cost
 from lewm.plan.goal import Region
-from lewm.plan.mppi import mppi
-from lewm.plan.search import CostFn, Plan, warm_start
+from lewm.plan.history import History
+from lewm.plan.search import CostFn, Plan, search, warm_start
 from lewm.plan.space import ActionSpace
+from lewm.plan.steps_to_go import StepsToGo
 
 CORRECTION = 0.3
 """Of positions: share of the newest prediction's error that is added to what predictions are corrected by."""
@@ -90,31 +91,17 @@ class RecedingHorizon:
         """
         config, space = self._config, self._space if space is None else space
         init = None if self.last_plan is None else warm_start(self.last_plan, config.execute, space)
-        match config.planner:
-            case "cem":
-                self.last_plan = cem(
-                    cost_fn,
-                    space=space,
-                    batch=self._batch,
-                    horizon=config.horizon,
-                    candidates=config.candidates,
-                    iterations=config.iterations,
-                    elites=config.elites,
-                    generator=self._generator,
-                    init=init,
-                )
-            case "mppi":
-                self.last_plan = mppi(
-                    cost_fn,
-                    space=space,
-                    batch=self._batch,
-                    horizon=config.horizon,
-                    candidates=config.candidates,
-                    iterations=config.iterations,
-                    temperature=config.temperature,
-                    generator=self._generator,
-                    init=init,
-                )
+        self.last_plan = search(
+            cost_fn,
+            chosen(PLANNERS, config.planner)(config),
+            space=space,
+            batch=self._batch,
+            horizon=config.horizon,
+            candidates=config.candidates,
+            iterations=config.iterations,
+            generator=self._generator,
+            init=init,
+        )
         if space.relative:
             rows = space.to_env(self.last_plan.actions[:, : config.execute])  # (B, execute, f, A)
             self._space = self._space.at(rows[:, -1, -1])
@@ -124,12 +111,19 @@ class RecedingHorizon:
 class LatentController:
     """Drive B environments to the goals of B pictures, or into one region, with a world model.
 
-    It keeps the tokens of the last `model.history` frames, one a model step, and the actions carried out between them.
-    At the start of an episode there are fewer.
+    It keeps the tokens of the last `model.history` frames, one a model step, and the actions carried out between them:
+    see `History`.
     """
 
     def __init__(
-        self, model: LatentModel, config: Config, space: ActionSpace, *, batch: int, generator: torch.Generator
+        self,
+        model: LatentModel,
+        config: Config,
+        space: ActionSpace,
+        *,
+        cost: StepsToGo | None = None,
+        batch: int,
+        generator: torch.Generator,
     ) -> None:
         """Set the controller up.
 
@@ -137,11 +131,12 @@ class LatentController:
             model: world model in evaluation mode, on the space's device.
             config: settings of the run.
             space: what is searched.
+            cost: the run's learnt cost; `plan.cost` steps_to_go needs it.
             batch: B, environments driven at once.
             generator: source of randomness, on the space's device.
 
         Raises:
-            ValueError: if the model is none, or the batch is empty.
+            ValueError: if the model is none, its cost is missing, or the batch is empty.
         """
         if not hasattr(model, "rollout"):
             raise ValueError(
@@ -150,10 +145,10 @@ class LatentController:
         if batch < 1:
             raise ValueError(f"batch={batch}: must be at least 1; give the number of environments driven at once")
         self._model, self._config, self._device, self._batch = model, config, space.device, batch
+        self._cost = planning_cost(config.plan, cost)
         self._receding = RecedingHorizon(config.plan, space, batch=batch, generator=generator)
         self._goal: Tensor | Region | None = None
-        self._tokens: Tensor | None = None  # (B, T, N, D)
-        self._past: Tensor | None = None  # (B, T-1, f*A)
+        self._history: History | None = None
         self._expected: Tensor | None = None  # (B, N, D), what the newest frame was predicted to look like
         self._correction: Tensor | None = None  # (B, N, D)
 
@@ -173,17 +168,17 @@ class LatentController:
         Raises:
             ValueError: if no frame was looked at yet, or the settings have no such cost.
         """
-        if self._goal is None or self._tokens is None:
+        if self._goal is None or self._history is None:
             raise ValueError("reached: no frame was looked at in this episode; call reset(goal) and act(frames) first")
         below = self._config.plan.reached_below
         if isinstance(self._goal, Region):
-            return (self._goal.cost(self._tokens[:, -1]) <= 0).cpu().numpy()
+            return (self._goal.cost(self._history.states[:, -1]) <= 0).cpu().numpy()
         if below is None:
             raise ValueError(
                 "plan.reached_below=None: training had too few held-out frames that show one goal to set it; train on "
                 "more episodes, or set the largest cost at which a goal counts as reached"
             )
-        cost = goal_cost(self._model, self._tokens[:, None, -1:], self._goal, self._config.plan)  # (B, 1, 1)
+        cost = goal_cost(self._cost, self._history.states[:, None, -1:], self._goal)  # (B, 1, 1)
         return (cost[:, 0, 0] <= below).cpu().numpy()
 
     @torch.no_grad()
@@ -208,7 +203,7 @@ class LatentController:
             )
         present = None if command is None else self._present(command)
         self._goal = goal if isinstance(goal, Region) else self._encode(self._pictures("goal", goal)[:, None])[:, 0]
-        self._tokens = self._past = self._expected = self._correction = None
+        self._history = self._expected = self._correction = None
         self._receding.reset(present)
 
     def keep(self, index: np.ndarray) -> None:
@@ -226,8 +221,8 @@ class LatentController:
         rows = torch.as_tensor(index, device=self._device)
         if isinstance(self._goal, Tensor):
             self._goal = self._goal[rows]
-        if self._tokens is not None and self._past is not None:
-            self._tokens, self._past = self._tokens[rows], self._past[rows]
+        if self._history is not None:
+            self._history = self._history.rows(rows)
         if self._expected is not None and self._correction is not None:
             self._expected, self._correction = self._expected[rows], self._correction[rows]
 
@@ -256,23 +251,19 @@ class LatentController:
             raise ValueError("goal=None: there is no goal; call reset(goal) first")
         space = self._receding.space.within(low, high)
         frames = self._pictures("frames", frames, steps=True)
-        self._remember(frames if frames.ndim == 5 else frames[:, None])
-        assert self._tokens is not None
-        assert self._past is not None
-        plan = self._receding.plan(
-            latent_cost_fn(
-                self._model,
-                self._tokens,
-                self._past,
-                self._goal,
-                space,
-                self._config.plan,
-                correction=self._correction,
-            ),
+        self._history = history = self._remember(frames if frames.ndim == 5 else frames[:, None])
+        cost_fn = latent_cost_fn(
+            self._model,
+            *history.seen(),
+            self._goal,
             space,
+            self._cost,
+            over=self._config.plan.over,
+            correction=self._correction,
         )
+        plan = self._receding.plan(cost_fn, space)
         done = plan.actions[:, : self._config.plan.execute]
-        self._expect(done)
+        self._expect(history, done)
         # Model steps and sub-actions become one time axis: (B, execute, f, A) or (B, execute, f).
         return space.to_env(done).flatten(1, 2).cpu().numpy()
 
@@ -283,34 +274,29 @@ class LatentController:
         Raises:
             ValueError: if there is no plan yet.
         """
-        if self.last_plan is None or self._tokens is None or self._past is None:
+        if self.last_plan is None or self._history is None:
             raise ValueError("last_plan=None: nothing was planned in this episode; call act(frames) first")
-        actions = torch.cat((self._past, self.last_plan.actions), dim=1)
-        return corrected_rollout(self._model, self._tokens, actions, self._correction)
+        return corrected_rollout(self._model, *self._history.seen(), self.last_plan.actions, self._correction)
 
-    def _remember(self, frames: np.ndarray) -> None:
-        """Append the tokens of new frames (B, m, height, width, 3) and the actions before them; cut to the history."""
-        history, execute = self._config.model.history, self._config.plan.execute
-        fewest, most = (1, 1) if self.last_plan is None else (min(execute, history), execute)
+    def _remember(self, frames: np.ndarray) -> History:
+        """Return the history with new frames (B, m, height, width, 3) and the actions before them."""
+        length, execute = self._config.model.history, self._config.plan.execute
+        fewest, most = (1, 1) if self.last_plan is None else (min(execute, length), execute)
         if not fewest <= frames.shape[1] <= most:
             wanted = str(most) if fewest == most else f"{fewest} to {most}"
             raise ValueError(
                 f"frames: got {frames.shape[1]} a call, must be {wanted}; give one for every model step done"
             )
         tokens = self._encode(frames[:, -fewest:])
-        if self.last_plan is None or self._tokens is None or self._past is None:
-            self._tokens = tokens
-            discrete = self._receding.space.kind == "discrete"
-            shape = (self._batch, 0, self._receding.space.model_action_size)
-            self._past = torch.zeros(shape, device=self._device, dtype=torch.int64 if discrete else torch.float32)
-            return
-        done = self.last_plan.actions[:, :execute]
-        self._tokens = torch.cat((self._tokens, tokens), dim=1)[:, -history:]
-        past = torch.cat((self._past, done), dim=1)
-        self._past = past[:, past.shape[1] - (self._tokens.shape[1] - 1) :]  # one action between two frames
+        if self.last_plan is None or self._history is None:
+            space = self._receding.space
+            kind = torch.int64 if space.kind == "discrete" else torch.float32
+            action = torch.zeros(self._batch, space.model_action_size, device=self._device, dtype=kind)
+            return History.begin(tokens[:, 0], length=length, action=action)
         if self._expected is not None and self._correction is not None:
-            surprise = self._tokens[:, -1] - self._expected
+            surprise = tokens[:, -1] - self._expected
             self._correction = self._correction + self._gain / execute * surprise  # it grows with every step
+        return self._history.after(self.last_plan.actions[:, :execute], tokens)
 
     @property
     def _gain(self) -> float:
@@ -318,7 +304,7 @@ class LatentController:
         gain = self._config.plan.correction
         return (CORRECTION if self._receding.space.relative else 0.0) if gain is None else gain
 
-    def _expect(self, done: Tensor) -> None:
+    def _expect(self, history: History, done: Tensor) -> None:
         """Predict what the next frame will look like after actions (B, execute, f*A), to be compared with it.
 
         A robot that is told where to be comes to rest where the *predicted* frame looks like the goal: beside it, as
@@ -327,12 +313,9 @@ class LatentController:
         """
         if self._gain == 0.0:
             return
-        assert self._tokens is not None
-        assert self._past is not None
         if self._correction is None:
-            self._correction = torch.zeros_like(self._tokens[:, -1])
-        actions = torch.cat((self._past, done), dim=1)
-        self._expected = corrected_rollout(self._model, self._tokens, actions, self._correction)[:, -1]
+            self._correction = torch.zeros_like(history.states[:, -1])
+        self._expected = corrected_rollout(self._model, *history.seen(), done, self._correction)[:, -1]
 
     def _pictures(self, name: str, frames: Any, *, steps: bool = False) -> np.ndarray:
         """Take pictures in, (B, height, width, 3) uint8, or with `steps` also (B, m, height, width, 3)."""

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lewm.data.listing import listed
+from lewm.data.importers.listing import listed
 from lewm.names import did_you_mean
 
 FORMS = "state:x=0.3,y=0.5, region:x=0.2..0.4 or frame:EPISODE:INDEX"

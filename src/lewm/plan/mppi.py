@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from lewm.plan.search import Categorical, CostFn, Gaussian, Plan, search
+from lewm.config import PlanConfig
+from lewm.plan.search import Categorical, CostFn, Gaussian, Plan, WeightFn, search
 from lewm.plan.space import ActionSpace
 
 
@@ -75,3 +76,8 @@ def path_integral_weights(cost: Tensor, temperature: float) -> Tensor:
     largest = torch.where(cost.isfinite(), cost, smallest).amax(dim=1, keepdim=True)
     scale = (temperature * (largest - smallest)).clamp(min=torch.finfo(cost.dtype).tiny)
     return torch.nan_to_num(torch.softmax(-(cost - smallest) / scale, dim=1), nan=0.0)
+
+
+def mppi_weights(plan: PlanConfig) -> WeightFn:
+    """Return the weights by which a run's settings refit: those of `plan.temperature`."""
+    return lambda cost: path_integral_weights(cost, plan.temperature)

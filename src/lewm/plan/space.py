@@ -167,30 +167,22 @@ def action_space(
     lowest, highest = _bounds(
         (action.low or -1.0) if low is None else low, (action.high or 1.0) if high is None else high, action.size
     )
+    least, most = torch.tensor(lowest, device=device), torch.tensor(highest, device=device)
+    size, form = searched * action.size, {"frame_skip": frame_skip, "hold": hold}
     if action.control_mode == "position" and not config.plan.absolute:
         given = config.plan.max_change if max_change is None else max_change
-        change = _bound("max_change", (action.max_change or highest - lowest) if given is None else given, action.size)
-        if (change < 0).any():
-            raise ValueError(f"max_change={change.min()}: must not be negative; give how far a command may move")
+        change = _largest_change((action.max_change or highest - lowest) if given is None else given, action.size)
         largest = torch.tensor(change, device=device).tile(searched)
-        return ActionSpace(
-            kind="continuous",
-            size=searched * action.size,
-            low=-largest,
-            high=largest,
-            frame_skip=frame_skip,
-            hold=hold,
-            least=torch.tensor(lowest, device=device),
-            most=torch.tensor(highest, device=device),
-        )
-    return ActionSpace(
-        kind="continuous",
-        size=searched * action.size,
-        low=torch.tensor(lowest, device=device).tile(searched),
-        high=torch.tensor(highest, device=device).tile(searched),
-        frame_skip=frame_skip,
-        hold=hold,
-    )
+        return ActionSpace(kind="continuous", size=size, low=-largest, high=largest, least=least, most=most, **form)
+    return ActionSpace(kind="continuous", size=size, low=least.tile(searched), high=most.tile(searched), **form)
+
+
+def _largest_change(given: npt.ArrayLike, size: int) -> np.ndarray:
+    """Check how far each of the `size` entries of a command may move in an environment step."""
+    change = _bound("max_change", given, size)
+    if (change < 0).any():
+        raise ValueError(f"max_change={change.min()}: must not be negative; give how far a command may move")
+    return change
 
 
 def _bounds(low: npt.ArrayLike, high: npt.ArrayLike, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """Batches of clips on the device that trains: gathered there where the store fits, or gathered here and sent."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -9,40 +9,51 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lewm.data.sampler import ClipSampler
+from lewm.data.store import Store
 from lewm.device import free_memory
+from lewm.families.family import Batch
 
 RESIDENT_SHARE = 0.5  # of the free memory; the rest is for training
 _BLOCK_BYTES = 64 * 2**20  # of rows moved to the device at once
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A batch of B clips of T frames, ready to train on.
-
-    Args:
-        frames: (B, T, height, width, 3) uint8.
-        actions: (B, T-1, f*A) float32, or (B, T-1, f) int64 for discrete actions.
-        index: (B,) int64, each clip's first frame in the store; not on the device.
-    """
-
-    frames: Tensor
-    actions: Tensor
-    index: NDArray[np.int64]
 
 
 Batches = Callable[[int], Batch]
 """The batch of a training step, from 0."""
 
 
-def batches_on(device: torch.device, sampler: ClipSampler) -> Batches:
+def batches_on(device: torch.device, sampler: ClipSampler, *, goal_within: int = 0) -> Batches:
     """Return a sampler's batches on a device, the same ones wherever they are gathered.
 
     A device with memory of its own takes the whole store into it, if half of what is free holds it: a step then sends
     row numbers instead of frames, and waits for no disk.
+
+    Args:
+        device: Where training computes.
+        sampler: Draws the clips.
+        goal_within: Draw a goal for every clip too, 1 to so many environment steps ahead of its first frame and in the
+            same episode, by torch's global generator; 0 draws none.
     """
     store = sampler.store
     fits = store.frames.nbytes + store.actions.nbytes <= RESIDENT_SHARE * free_memory(device)
-    return resident_batches(device, sampler) if fits else sent_batches(device, sampler)
+    batches = resident_batches(device, sampler) if fits else sent_batches(device, sampler)
+    if not goal_within:
+        return batches
+
+    def batch(step: int) -> Batch:
+        clips = batches(step)
+        ahead = _draw_ahead(store, clips.index, goal_within)
+        goal = _send(store.frames[clips.index + ahead], device)
+        return replace(clips, goal=goal, goal_steps=_send(ahead, device))
+
+    return batch
+
+
+def _draw_ahead(store: Store, index: NDArray[np.int64], within: int) -> NDArray[np.int64]:
+    """Draw how many environment steps (B,) each clip's goal lies ahead of its first frame."""
+    episode = np.searchsorted(store.episodes.start, index, side="right") - 1
+    last = store.episodes.start[episode] + store.episodes.length[episode] - 1
+    furthest = np.minimum(within, last - index)
+    return 1 + np.floor(torch.rand(len(index)).double().numpy() * furthest).astype(np.int64)
 
 
 def sent_batches(device: torch.device, sampler: ClipSampler) -> Batches:

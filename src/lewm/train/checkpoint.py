@@ -3,35 +3,25 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
-from lewm.config import ActionConfig, Config, from_json, to_json
+from lewm.config import ActionConfig, Config, EncoderSettings
 from lewm.data.action_range import action_range
 from lewm.data.store import Store, split_episodes
 from lewm.device import resolve_device
+from lewm.families import from_json, to_json
+from lewm.families.family import Family, make_model
 from lewm.files import atomic_path, check_space, write_text
-from lewm.model import WorldModel
+from lewm.plan.steps_to_go import StepsToGo
 from lewm.run_spec import SPEC, RunSpec, check_spec, load_spec
 
-# What makes two encoders interchangeable.
-ENCODER_SETTINGS = (
-    "image_size",
-    "stem",
-    "stem_channels",
-    "patch_size",
-    "width",
-    "depth",
-    "num_heads",
-    "mlp_ratio",
-    "final_norm",
-)
-
 CONFIG, WEIGHTS, STATE, METRICS = "config.json", "weights.safetensors", "state/checkpoint.safetensors", "metrics.jsonl"
-REACHED, LOCK, DIVERGED = "reached.json", ".lock", "diverged"
+COST, REACHED, LOCK, DIVERGED = "cost.safetensors", "reached.json", ".lock", "diverged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +29,10 @@ class LoadedRun:
     """A trained model, ready for inference, and where it came from."""
 
     config: Config
-    model: WorldModel
+    model: Any
+    """A `WorldModel`, or a `PolicyModel` where `config.model.plans` is false."""
+    cost: StepsToGo | None
+    """The learnt planning cost, if the run has one."""
     data: Path | None
     spec: RunSpec
 
@@ -67,9 +60,27 @@ def load_config(run: str | Path) -> Config:
     return from_json(text, str(run / CONFIG))
 
 
-def save_weights(run: Path, model: WorldModel) -> None:
+def save_weights(run: Path, model: Family) -> None:
     """Write a model's weights atomically."""
     _write(run / WEIGHTS, model.state_dict())
+
+
+def save_cost(run: Path, cost: StepsToGo) -> None:
+    """Write a run's learnt planning cost atomically."""
+    _write(run / COST, cost.state_dict())
+
+
+def load_cost(run: Path, config: Config) -> StepsToGo | None:
+    """Read a run's learnt planning cost; None where it has none.
+
+    Raises:
+        ValueError: If the file does not fit the configuration.
+    """
+    if not (run / COST).is_file():
+        return None
+    cost = StepsToGo(config.model.num_tokens, config.model.token_width)
+    load_weights(cost, _read(run / COST), run / COST)
+    return cost.eval()
 
 
 def load_run(run: str | Path, device: str | None = None) -> LoadedRun:
@@ -86,21 +97,24 @@ def load_run(run: str | Path, device: str | None = None) -> LoadedRun:
     model = _load_model(run)
     config, spec = model.config, load_spec(run)
     check_spec(spec, config, str(run / SPEC))
-    data = Path(config.data.path) if config.data.path else None
-    return LoadedRun(config, model.to(resolve_device(device or config.device)).eval(), data, spec)
+    place, data = resolve_device(device or config.device), Path(config.data.path) if config.data.path else None
+    cost = load_cost(run, config)
+    return LoadedRun(config, model.to(place).eval(), None if cost is None else cost.to(place), data, spec)
 
 
-def _load_model(run: Path) -> WorldModel:
+def _load_model(run: Path) -> Any:
     config = load_config(run)
     if not (run / WEIGHTS).is_file():
         raise ValueError(f"run={run}: has no {WEIGHTS}; go on with `lewm train --resume {run}`")
-    model = WorldModel(config)
+    model = make_model(config)
     load_weights(model, _read(run / WEIGHTS), run / WEIGHTS)
     return model
 
 
-def load_encoder(model: WorldModel, run: Path) -> None:
-    """Start both encoders of a model from the one that a run uses at inference.
+def load_encoder(model: Family, run: Path) -> None:
+    """Start a model's encoder, and its target encoder if it has one, from the one that a run uses at inference.
+
+    A projector that only this model has keeps its random weights.
 
     Raises:
         ValueError: If the run is broken, or its encoder has another size or form.
@@ -111,24 +125,31 @@ def load_encoder(model: WorldModel, run: Path) -> None:
     except ValueError as error:
         raise ValueError(f"{setting}: {error}") from None
     ours, theirs = model.config.model, other.config.model
-    differing = [name for name in ENCODER_SETTINGS if getattr(ours, name) != getattr(theirs, name)]
+    if not (isinstance(ours, EncoderSettings) and isinstance(theirs, EncoderSettings)):
+        raise ValueError(
+            f"{setting}: the encoders of the families {theirs.family} and {ours.family} are of different kinds; leave "
+            "it out"
+        )
+    sizes = [field.name for field in dataclasses.fields(EncoderSettings) if field.name not in ("family", "history")]
+    differing = [name for name in sizes if getattr(ours, name) != getattr(theirs, name)]
     if differing:
         found = ", ".join(f"model.{name}={getattr(theirs, name)}" for name in differing)
         options = " ".join(
             f"--model.{name.replace('_', '-')} {_as_option(getattr(theirs, name))}" for name in differing
         )
         raise ValueError(f"{setting}: its encoder has {found}, and this run another; use {options}")
-    online = theirs.inference_encoder == "online"
+    online = getattr(theirs, "inference_encoder", "online") == "online"
     weights = (other.encoder if online else other.target_encoder).state_dict()
-    for encoder in (model.encoder, model.target_encoder):
-        encoder.load_state_dict(weights)
+    for encoder in (model.encoder, getattr(model, "target_encoder", model.encoder)):
+        own = encoder.state_dict()
+        encoder.load_state_dict(own | {name: tensor for name, tensor in weights.items() if name in own})
 
 
 def _as_option(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def load_weights(model: WorldModel, weights: dict[str, Tensor], source: Path) -> None:
+def load_weights(model: nn.Module, weights: dict[str, Tensor], source: Path) -> None:
     """Copy weights into a model.
 
     Raises:
@@ -147,7 +168,7 @@ def load_weights(model: WorldModel, weights: dict[str, Tensor], source: Path) ->
     model.load_state_dict(weights)
 
 
-def save_state(run: Path, model: WorldModel, optimizer: torch.optim.Optimizer, step: int) -> None:
+def save_state(run: Path, model: Family, optimizer: torch.optim.Optimizer, step: int) -> None:
     """Write what resumes training after `step` steps, then the weights for inference; each atomically.
 
     Batches, masks and random directions are functions of the seed and the step, so no generator is kept.
@@ -161,20 +182,19 @@ def save_state(run: Path, model: WorldModel, optimizer: torch.optim.Optimizer, s
     save_weights(run, model)
 
 
-def check_room(run: Path, model: WorldModel) -> None:
+def check_room(run: Path, model: Family) -> None:
     """Check that the disk has room for a run's checkpoints: an old one stays until the new one is there.
 
     Raises:
         ValueError: If it has not.
     """
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
-    cost = set(model.steps_to_go.parameters())  # is fitted by an optimiser of its own, which is not kept
-    moments = 2 * sum(p.nbytes for p in model.parameters() if p.requires_grad and p not in cost)
+    moments = 2 * sum(p.nbytes for p in model.parameters() if p.requires_grad)
     there = sum(path.stat().st_size for name in (WEIGHTS, STATE) if (path := run / name).is_file())
     check_space(run, 2 * (weights + moments) + weights - there, "run", "free some space")
 
 
-def load_state(run: Path, model: WorldModel, optimizer: torch.optim.Optimizer) -> int:
+def load_state(run: Path, model: Family, optimizer: torch.optim.Optimizer) -> int:
     """Restore the last checkpoint and return its step; 0, with everything untouched, when there is none yet.
 
     Raises:
@@ -209,6 +229,13 @@ def with_data(config: Config, store: Store) -> Config:
         train, _ = split_episodes(store.num_episodes, held_out=config.data.held_out, seed=config.data.split_seed)
         action_values = dataclasses.asdict(action_range(store, train, quantile=config.data.change_quantile))
     encoder_from = config.train.encoder_from
+    if meta.action_kind == "none":  # images: a clip is one frame, and nothing is planned
+        config = dataclasses.replace(
+            config,
+            data=dataclasses.replace(config.data, frame_skip=1),
+            train=dataclasses.replace(config.train, cost_steps=0),
+            plan=dataclasses.replace(config.plan, cost="tokens"),
+        )
     return dataclasses.replace(
         config,
         action=ActionConfig(

@@ -1,69 +1,61 @@
-"""The training run: batches in, checkpoints and metrics out; stopped and resumed at any moment."""
+"""The training run of any family: batches in, checkpoints and metrics out; stopped and resumed at any moment."""
 
 import dataclasses
 import json
 import math
-import os
-import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 
-from lewm.config import Config, DataConfig, TrainConfig
+from lewm.config import Config, DataConfig
 from lewm.data.sampler import ClipSampler
 from lewm.data.store import Store, split_episodes
-from lewm.data.store_files import remove_empty
 from lewm.device import resolve_device
 from lewm.distributed import any_rank, rank, world_size
-from lewm.files import check_folder, plain_os_error, shorten, write_text
-from lewm.model import WorldModel
-from lewm.model.mask import sample_context
-from lewm.objective import make_regulariser
+from lewm.families.family import Family, WorldModel, family_of, make_model
+from lewm.files import shorten, write_text
 from lewm.objective.spectrum import spectrum_report
+from lewm.plan.cost import planning_cost
+from lewm.plan.steps_to_go import StepsToGo
 from lewm.progress import progress_bars
 from lewm.run_spec import SPEC, save_spec
-from lewm.train.batches import batches_on
+from lewm.train.batches import Batches, batches_on
 from lewm.train.checkpoint import (
     CONFIG,
+    COST,
     DIVERGED,
-    LOCK,
-    METRICS,
     REACHED,
     STATE,
-    WEIGHTS,
     check_room,
     load_config,
+    load_cost,
     load_encoder,
     load_state,
     save_config,
+    save_cost,
     save_state,
-    save_weights,
     with_data,
 )
 from lewm.train.describe import spec_of
+from lewm.train.fit_steps_to_go import fit_steps_to_go
+from lewm.train.metrics import Metrics
 from lewm.train.reached import Reached, measure_reached
-from lewm.train.schedule import ema_momentum, learning_rate, make_optimizer, regulariser_weight
+from lewm.train.run_lock import locked, set_aside
+from lewm.train.schedule import learning_rate, make_optimizer
 from lewm.train.step import train_step
-from lewm.train.steps_to_go import fit_steps_to_go
+from lewm.train.stopping import stop, stop_on_signals
 
 DIAGNOSTICS = 50  # measurements of the spectrum in a run
 DIAGNOSTIC_FRAMES = 256
 FETCH_EVERY = 20  # steps between two looks at the scalars where a look waits for the device
 _NAMED_CLIPS = 4  # of a batch that diverged
-_KEPT = "the run goes on from its last checkpoint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +64,7 @@ class _Step:
 
     number: int
     out: dict[str, Tensor]
+    told: dict[str, float]
     index: NDArray[np.int64]
 
 
@@ -150,9 +143,13 @@ def check_store(store: Store, config: Config) -> None:
     store.validate()
     size = store.meta.image_size
     if size != config.model.image_size:
+        remedy = f"use --model.image-size {size}"
+        try:
+            dataclasses.replace(config.model, image_size=size).validate()
+        except ValueError:  # a size that this family's patches do not divide
+            remedy = f"collect or import them with --image-size {config.model.image_size}"
         raise ValueError(
-            f"model.image_size={config.model.image_size}: the frames of {store.path} are {size} px; "
-            f"use --model.image-size {size}"
+            f"model.image_size={config.model.image_size}: the frames of {store.path} are {size} px; {remedy}"
         )
     if (store.meta.action_kind, store.meta.action_size) != (config.action.kind, config.action.size):
         raise ValueError(
@@ -162,120 +159,157 @@ def check_store(store: Store, config: Config) -> None:
 
 
 def _run(config: Config, store: Store, run: Path, *, progress: bool) -> None:
-    with _locked(run):
+    with locked(run):
         try:
             _take_steps(config, store, run, progress=progress)
         except NonFiniteLossError:
             if rank() == 0:
-                _set_aside(run)
+                set_aside(run)
             raise
 
 
 def _take_steps(config: Config, store: Store, run: Path, *, progress: bool) -> None:
-    device, train_cfg, past = resolve_device(config.device), config.train, config.model.history
-    episodes, held_out = split_episodes(store.num_episodes, held_out=config.data.held_out, seed=config.data.split_seed)
-    episodes = training_part(episodes, config.data)
+    device, cfg = resolve_device(config.device), config.train
+    all_episodes, held_out = split_episodes(
+        store.num_episodes, held_out=config.data.held_out, seed=config.data.split_seed
+    )
+    episodes = training_part(all_episodes, config.data)
+    config = family_of(config).completed(config, store)
+    model = _new_model(config, store, episodes, run).to(device).train()
+    inputs = model.inputs(store)
     sampler = ClipSampler(
-        store,
+        inputs,
         episodes,
-        clip_frames=past + train_cfg.rollout_steps,
+        clip_frames=config.model.clip_frames,
         frame_skip=config.data.frame_skip,
-        batch_size=train_cfg.batch_size,
+        batch_size=cfg.batch_size,
         seed=config.seed,
         rank=rank(),
         world_size=world_size(),
     )
-    torch.manual_seed(config.seed)
-    model = WorldModel(config)
-    if train_cfg.encoder_from and not (run / STATE).is_file():  # a checkpoint has gone on from there
-        load_encoder(model, Path(train_cfg.encoder_from))
+    _begin(config, store, run, model)
+    optimizer = make_optimizer(model, cfg)
+    done = load_state(run, model, optimizer)
+    batches = batches_on(device, sampler, goal_within=config.model.goal_within)
+    if cfg.compile:
+        model.compile_networks()
+    with Metrics(run, done) as metrics, stop_on_signals() as stopped, _bar(progress) as bar:
+        if done < cfg.steps:
+            frames = _frames_of(store, held_out, DIAGNOSTIC_FRAMES, config.seed)
+            state = _Training(config, run, model, optimizer, batches, frames, metrics)
+            state.take_steps(done, stopped, bar)
+        if rank() == 0 and isinstance(model, WorldModel) and config.action.kind != "none":
+            finished = done == cfg.steps and (run / COST).is_file()
+            cost = load_cost(run, config) if finished else _learn_cost(model, inputs, episodes, run, stopped, bar)
+            cost = None if cost is None else cost.to(device)
+            reached = measure_reached(model.eval(), planning_cost(config.plan, cost), store, held_out, seed=config.seed)
+            if reached is not None:
+                save_reached(run, reached, config)
+
+
+def _begin(config: Config, store: Store, run: Path, model: Family) -> None:
+    """Write what the run is into its folder; only now: settings that do not fit leave no folder behind."""
     if rank() == 0:
         check_room(run, model)
-    # only now: settings that do not fit leave no folder behind, and no other process trains the run
-    if rank() == 0:
         if not ((run / CONFIG).exists() and (run / SPEC).exists()):
             save_spec(run, spec_of(store, config))
         if not ((run / CONFIG).exists() and load_config(run) == config):
             save_config(run, config)
-    if config.action.kind == "continuous":
-        model.action_embed.standardise(*action_moments(store, episodes))
-    model.to(device).train()
-    optimizer = make_optimizer(model, train_cfg)
-    regulariser = make_regulariser(config.loss, config.model.num_tokens)
-    done = load_state(run, model, optimizer)
-    batches = batches_on(device, sampler)
-    if config.train.compile:
-        for module in (model.encoder, model.target_encoder, model.predictor):
-            module.compile()
-    probe_frames = _frames_of(store, held_out, DIAGNOSTIC_FRAMES, config.seed)
 
-    with _Metrics(run, done) as metrics, _stop_on_signals() as stopped, _bar(progress) as bar:
-        task = bar.add_task("train", total=train_cfg.steps, completed=done, loss="")
+
+def _new_model(config: Config, store: Store, episodes: np.ndarray, run: Path) -> Family:
+    """Build the model, as it is before its first step."""
+    torch.manual_seed(config.seed)
+    model: Family = make_model(config)
+    if config.train.encoder_from and not (run / STATE).is_file():  # a checkpoint has gone on from there
+        load_encoder(model, Path(config.train.encoder_from))
+    if not config.train.train_encoder:
+        model.encoder.requires_grad_(False)
+    if config.action.kind == "continuous":
+        model.standardise(*action_moments(store, episodes))
+    return model
+
+
+@dataclass(frozen=True, slots=True)
+class _Training:
+    """What the steps of a run work on."""
+
+    config: Config
+    run: Path
+    model: Family
+    optimizer: torch.optim.Optimizer
+    batches: Batches
+    probe_frames: Tensor
+    metrics: Metrics
+
+    def take_steps(self, done: int, stopped: Callable[[], int | None], bar: Progress) -> None:
+        """Take the steps that are left (Algorithm 1, lines 1-27)."""
+        cfg, run, metrics = self.config.train, self.run, self.metrics
+        task = bar.add_task("train", total=cfg.steps, completed=done, loss="")
         pending: list[_Step] = []
-        fetch_every = FETCH_EVERY if optimizer.defaults["fused"] else 1
-        for step in range(done, train_cfg.steps):
-            # everything random is a function of the seed and the step: resuming needs no generator's state
-            seed = np.random.SeedSequence((config.seed, step)).generate_state(1).item()
-            torch.manual_seed(seed)
-            batch = batches(step)
-            context_idx = None
-            if config.mask.full_context_prob < 1:
-                generator = torch.Generator().manual_seed(seed)
-                context_idx = sample_context(config.mask, config.model.grid, train_cfg.batch_size, generator)
-            if context_idx is not None:
-                context_idx = context_idx.chunk(world_size())[rank()].to(device)
-            seen = 1 + seed % past  # as many context frames as there are early in an episode, up to all
-            out = train_step(
-                model,
-                optimizer,
-                batch.frames[:, past - seen :],
-                batch.actions[:, past - seen :],
-                context_idx,
-                regulariser,
-                config,
-                learning_rate=learning_rate(step, train_cfg),
-                momentum=ema_momentum(step, train_cfg),
-                weight=regulariser_weight(step, config),
-            )
-            pending.append(_Step(step, out, batch.index))
-            last, save = step + 1 == train_cfg.steps, (step + 1) % train_cfg.checkpoint_every == 0
-            diagnose = (step + 1) % max(1, train_cfg.steps // DIAGNOSTICS) == 0
+        fetch_every = FETCH_EVERY if self.optimizer.defaults["fused"] else 1
+        for step in range(done, cfg.steps):
+            pending.append(self._step(step))
+            last, save = step + 1 == cfg.steps, (step + 1) % cfg.checkpoint_every == 0
+            diagnose = (step + 1) % max(1, cfg.steps // DIAGNOSTICS) == 0
             if not (last or save or diagnose or len(pending) == fetch_every):
                 continue
-            for row, index in _fetch(pending, train_cfg):
+            for row, index in _fetch(pending):
                 if not (math.isfinite(row["loss"]) and math.isfinite(row["grad_norm"])):
                     metrics.flush()
                     raise NonFiniteLossError(_describe_divergence(row, index, run))
                 if diagnose and row["step"] == step + 1:
-                    row |= _diagnose(model, probe_frames)
+                    row |= _diagnose(self.model, self.probe_frames)
                 metrics.write(row)
                 bar.update(task, completed=row["step"], loss=f"loss {row['loss']:.4f}")
             pending = []
-            stop = any_rank(stopped() is not None, device)
-            if last or stop or save:
+            ends = any_rank(stopped() is not None, self.model.device)
+            if last or ends or save:
                 metrics.flush()
                 if rank() == 0:
-                    save_state(run, model, optimizer, step + 1)
-            if stop and not last:
-                _stop(stopped(), f"stopped at step {step + 1}; go on with `lewm train --resume {run}`")
+                    save_state(run, self.model, self.optimizer, step + 1)
+            if ends and not last:
+                stop(stopped(), f"stopped at step {step + 1}; go on with `lewm train --resume {run}`")
 
-        if config.train.cost_steps and rank() == 0:
-            task = bar.add_task("cost", total=config.train.cost_steps, loss="")
+    def _step(self, step: int) -> "_Step":
+        """Take one step. Everything random is a function of the seed and the step: no generator's state is kept."""
+        cfg = self.config.train
+        seed = np.random.SeedSequence((self.config.seed, step)).generate_state(1).item()
+        torch.manual_seed(seed)
+        batch = self.batches(step)  # l.1-2
+        rate = learning_rate(step, cfg)
+        out, told = train_step(
+            self.model,
+            self.optimizer,
+            batch,
+            cfg,
+            generator=torch.Generator().manual_seed(seed),
+            learning_rate=rate,
+            share_done=step / max(1, cfg.steps - 1),
+        )
+        return _Step(step, out, {"learning_rate": rate} | told, batch.index)
 
-            def on_step() -> None:
-                bar.update(task, advance=1)
-                if stopped() is not None:
-                    _stop(stopped(), f"stopped before the cost was learnt; go on with `lewm train --resume {run}`")
 
-            fit_steps_to_go(model, store, episodes, config, on_step=on_step)
-            save_weights(run, model)
-        if config.action.kind != "none" and rank() == 0:
-            reached = measure_reached(model.eval(), store, held_out, config)
-            if reached is not None:
-                _save_reached(run, reached, config)
+def _learn_cost(
+    model: WorldModel, store: Store, episodes: np.ndarray, run: Path, stopped: Callable[[], int | None], bar: Progress
+) -> StepsToGo | None:
+    """Fit the learnt planning cost and write it into the run, if the settings want one."""
+    steps = model.config.train.cost_steps
+    if not steps:
+        return None
+    task = bar.add_task("cost", total=steps, loss="")
+
+    def on_step() -> None:
+        bar.update(task, advance=1)
+        if stopped() is not None:
+            stop(stopped(), f"stopped before the cost was learnt; go on with `lewm train --resume {run}`")
+
+    cost = fit_steps_to_go(model, store, episodes, on_step=on_step)
+    save_cost(run, cost)
+    return cost
 
 
-def _save_reached(run: Path, reached: Reached, config: Config) -> None:
+def save_reached(run: Path, reached: Reached, config: Config) -> None:
     """Write into a run when a goal counts as reached, and how often that is wrong."""
     write_text(run / REACHED, json.dumps(dataclasses.asdict(reached), indent=2) + "\n")
     if config.plan.reached_below is None:
@@ -284,13 +318,11 @@ def _save_reached(run: Path, reached: Reached, config: Config) -> None:
         )
 
 
-def _fetch(steps: list[_Step], train_cfg: TrainConfig) -> Iterator[tuple[dict[str, Any], NDArray[np.int64]]]:
+def _fetch(steps: list[_Step]) -> Iterator[tuple[dict[str, Any], NDArray[np.int64]]]:
     """Yield each step's row of metrics, and the first frames of its clips; all scalars come in one transfer."""
     values = torch.stack([torch.stack(list(step.out.values())) for step in steps]).tolist()
     for step, numbers in zip(steps, values, strict=True):
-        row = {"step": step.number + 1} | dict(zip(step.out, numbers, strict=True))
-        row |= {"learning_rate": learning_rate(step.number, train_cfg)}
-        yield row | {"ema_momentum": ema_momentum(step.number, train_cfg)}, step.index
+        yield {"step": step.number + 1} | dict(zip(step.out, numbers, strict=True)) | step.told, step.index
 
 
 def training_part(episodes: np.ndarray, data: DataConfig) -> np.ndarray:
@@ -320,8 +352,10 @@ def _frames_of(store: Store, episodes: np.ndarray, count: int, seed: int) -> Ten
 
 
 @torch.no_grad()
-def _diagnose(model: WorldModel, frames: Tensor) -> dict[str, float]:
-    """Measure the spectrum of the inference representation on held-out frames."""
+def _diagnose(model: Family, frames: Tensor) -> dict[str, float]:
+    """Measure the spectrum of the inference representation on held-out frames; a policy has none."""
+    if not isinstance(model, WorldModel):
+        return {}
     model.eval()
     tokens = torch.cat([model.encode(batch.to(model.device)) for batch in frames.split(64)])
     model.train()
@@ -337,118 +371,6 @@ def _describe_divergence(row: dict[str, Any], index: NDArray[np.int64], run: Pat
         f"gradient norm {row['grad_norm']:.3g}; lower train.learning_rate, or look at the clips at frames {clips}...; "
         f"the run is now {run / DIVERGED}, and {run.name} is free"
     )
-
-
-def _set_aside(run: Path) -> None:
-    """Move what a diverged run left into a folder of its own, so that the same command can be given again."""
-    shutil.rmtree(run / DIVERGED, ignore_errors=True)
-    for name in (CONFIG, SPEC, METRICS, WEIGHTS, STATE, "tensorboard"):
-        if (run / name).exists():
-            (run / DIVERGED / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(run / name, run / DIVERGED / name)
-
-
-@contextmanager
-def _locked(run: Path) -> Iterator[None]:
-    """Keep other processes from training the same run; the lock ends with the process, however that ends.
-
-    A folder that was made for it alone does not stay.
-    """
-    if rank() != 0:
-        yield
-        return
-    check_folder(run, "run")
-    made = [folder for folder in (run, *run.parents) if not folder.exists()]
-    run.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise ValueError(f"run={run}: another process is training it; wait for it, or stop it") from None
-    try:
-        yield
-    finally:
-        lock.release()
-        if made and {path.name for path in run.iterdir()} <= {LOCK}:
-            (run / LOCK).unlink(missing_ok=True)
-            remove_empty(made)
-
-
-class _Metrics:
-    """Write one JSON object a step to `metrics.jsonl`, and the same to TensorBoard; only on rank 0."""
-
-    def __init__(self, run: Path, done: int) -> None:
-        self._path, self._rows = run / METRICS, []
-        if rank() != 0:
-            return
-        # rows beyond the checkpoint will be written again; the last one may be cut short
-        lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True) if self._path.is_file() else []
-        kept = [line for line in lines if line.endswith("\n")][:done]
-        if len(kept) < done:
-            raise ValueError(f"{self._path}: has {len(kept)} rows and the checkpoint {done} steps; restore the file")
-        write_text(self._path, "".join(kept))
-        self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=done + 1)
-
-    def __enter__(self) -> "_Metrics":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if rank() == 0:
-            self.flush()
-            with plain_os_error(self._path.parent, _KEPT):
-                self._writer.close()
-
-    def write(self, row: dict[str, Any]) -> None:
-        if rank() != 0:
-            return
-        self._rows.append(row)
-        if len(self._rows) >= 20:
-            self.flush()
-
-    def flush(self) -> None:
-        """Bring all rows to disk; a checkpoint must not be ahead of them."""
-        if rank() != 0:
-            return
-        rows, self._rows = self._rows, []  # given up if they cannot be written: a resumed run makes them again
-        with plain_os_error(self._path, _KEPT):
-            with self._path.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in rows)
-                file.flush()
-                os.fsync(file.fileno())
-            for row in rows:
-                for name, value in row.items():
-                    if name != "step":
-                        self._writer.add_scalar(name, value, row["step"])
-
-
-@contextmanager
-def _stop_on_signals() -> Iterator[Callable[[], int | None]]:
-    """Yield a function that tells which of SIGTERM and Ctrl-C has come; the step under way is finished first.
-
-    A second Ctrl-C does not wait for it.
-    """
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # where Python lets no handler be set
-        yield lambda: None
-        return
-
-    def remember(number: int, frame: FrameType | None) -> None:
-        came.append(number)
-        if number == signal.SIGINT:
-            signal.signal(number, before[number])
-
-    numbers = [number for number in (signal.SIGTERM, signal.SIGINT) if signal.getsignal(number) != signal.SIG_IGN]
-    before: dict[int, Any] = {number: signal.signal(number, remember) for number in numbers}
-    try:
-        yield lambda: came[0] if came else None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _stop(number: int | None, message: str) -> NoReturn:
-    """End by what came; on another process of the same run nothing may have come."""
-    raise KeyboardInterrupt(message) if number == signal.SIGINT else SystemExit(message)
 
 
 def _bar(progress: bool) -> Progress:

@@ -7,10 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lewm.config import Config
 from lewm.data.store import Store
 from lewm.envs import TASKS, make_task
-from lewm.model import FrameModel
+from lewm.families.family import WorldModel
+from lewm.plan.cost import GoalCost
 
 QUANTILE = 0.95
 FRAMES = 500  # held-out frames that are the first of a pair
@@ -38,7 +38,9 @@ class Reached:
 
 
 @torch.no_grad()
-def measure_reached(model: FrameModel, store: Store, held_out: NDArray[np.int64], config: Config) -> Reached | None:
+def measure_reached(
+    model: WorldModel, cost: GoalCost, store: Store, held_out: NDArray[np.int64], *, seed: int
+) -> Reached | None:
     """Set the threshold at the 95% quantile of the cost between held-out frames that show one goal.
 
     The frames of a pair are of one trajectory, up to 25 environment steps apart: near misses are among them. They show
@@ -47,21 +49,22 @@ def measure_reached(model: FrameModel, store: Store, held_out: NDArray[np.int64]
 
     Args:
         model: trained model in evaluation mode.
+        cost: the planning cost.
         store: the data.
         held_out: episodes that were not trained on.
-        config: settings of the run; `plan.cost` is the cost.
+        seed: seed of the draw.
 
     Returns:
         The threshold, or None where there are too few pairs to set one.
     """
-    rng = np.random.default_rng(config.seed)
+    rng = np.random.default_rng(seed)
     sides = [_pairs(store, episodes, rng) for episodes in (held_out[::2], held_out[1::2])]
     if min(len(first) for first, _ in sides) == 0:
         return None
     measured = []
     for first, second in sides:
         one_goal = _show_one_goal(store, first, second)
-        costs = _costs(model, store, first, second, config)
+        costs = _costs(model, cost, store, first, second)
         measured.append((costs[one_goal], costs[~one_goal]))
     (same, _), (other_same, other) = measured
     if min(len(same), len(other_same), len(other)) < 20:
@@ -95,7 +98,7 @@ def _show_one_goal(store: Store, first: NDArray[np.int64], second: NDArray[np.in
 
 
 def _costs(
-    model: FrameModel, store: Store, first: NDArray[np.int64], second: NDArray[np.int64], config: Config
+    model: WorldModel, cost: GoalCost, store: Store, first: NDArray[np.int64], second: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Return the planning cost between the frames of pairs, (M,)."""
 
@@ -103,12 +106,4 @@ def _costs(
         parts = (store.frames[index[i : i + ENCODE_BATCH]] for i in range(0, len(index), ENCODE_BATCH))
         return torch.cat([model.encode(torch.from_numpy(part).to(model.device)) for part in parts])
 
-    tokens, goal = encode(first), encode(second)
-    match config.plan.cost:
-        case "steps_to_go":
-            cost = model.steps_to_go(tokens, goal)
-        case "tokens":
-            cost = (tokens - goal).square().mean(dim=(-2, -1))
-        case "pooled":
-            cost = (tokens.mean(dim=-2) - goal.mean(dim=-2)).square().mean(dim=-1)
-    return cost.double().cpu().numpy()
+    return cost(encode(first), encode(second)).double().cpu().numpy()

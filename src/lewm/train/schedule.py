@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from lewm.config import Config, TrainConfig
+from lewm.config import TrainConfig
 
 
 def learning_rate(step: int, train: TrainConfig) -> float:
@@ -16,18 +16,6 @@ def learning_rate(step: int, train: TrainConfig) -> float:
     progress = (step - warmup) / max(1, train.steps - 1 - warmup)
     span = train.learning_rate - train.final_learning_rate
     return train.final_learning_rate + span * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def ema_momentum(step: int, train: TrainConfig) -> float:
-    """Return tau of a step: cosine from `ema_start` to `ema_end` (article, section 4.2)."""
-    progress = step / max(1, train.steps - 1)
-    return train.ema_end - (train.ema_end - train.ema_start) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def regulariser_weight(step: int, config: Config) -> float:
-    """Return lambda of a step: a linear rise from 0 over `loss.weight_warmup` of the run, then `loss.weight`."""
-    warmup = config.loss.weight_warmup * config.train.steps
-    return config.loss.weight * min(1.0, step / warmup) if warmup else config.loss.weight
 
 
 def make_optimizer(model: nn.Module, train: TrainConfig) -> torch.optim.AdamW:

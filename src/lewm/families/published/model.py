@@ -1,13 +1,12 @@
 """The published LeWM as a family: its loss, and what evaluation and planning ask of it (arXiv 2603.19312)."""
 
-from collections.abc import Callable
-from typing import Protocol
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lewm.config import Config
 from lewm.distributed import world_size
+from lewm.families.family import Batch, WorldModel
 from lewm.families.published.modules import ActionEmbed, Encoder, Predictor
 from lewm.families.published.settings import PublishedSettings
 from lewm.objective.gaussian import gaussian_sigreg
@@ -15,57 +14,28 @@ from lewm.objective.gaussian import gaussian_sigreg
 T_MAX = 3.0  # up to where the released statistic compares characteristic functions
 
 
-class Clips(Protocol):
-    """A batch of clips."""
+class Published(WorldModel):
+    """Encoder with projector, causal predictor over `history` frames, and action embedding."""
 
-    @property
-    def frames(self) -> Tensor:
-        """(B, T, height, width, 3) uint8."""
-        ...
+    encoder: Encoder
 
-    @property
-    def actions(self) -> Tensor:
-        """(B, T-1, f*A) float32, or (B, T-1, f) int64."""
-        ...
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        assert isinstance(config.model, PublishedSettings)
+        self.settings = config.model
+        self.encoder = Encoder(config.model)
+        self.predictor = Predictor(config.model)
+        self.action_embed = ActionEmbed(config.model, config.action.kind, config.action.size, config.data.frame_skip)
 
-
-class Published(nn.Module):
-    """Encoder with projector, causal predictor over `history` frames, and action embedding.
-
-    Args:
-        settings: Sizes and weights.
-        action_kind: "continuous" or "discrete".
-        action_size: A: entries of an action, or the number of discrete ones.
-        frame_skip: f: actions between two frames of a clip.
-    """
-
-    def __init__(self, settings: PublishedSettings, action_kind: str, action_size: int, frame_skip: int) -> None:
-        super().__init__()
-        self.settings = settings
-        self.encoder = Encoder(settings)
-        self.predictor = Predictor(settings)
-        self.action_embed = ActionEmbed(settings, action_kind, action_size, frame_skip)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.encoder.class_token.device
-
-    @property
-    def history(self) -> int:
-        """Frames that the predictor sees, at most."""
-        return self.settings.history
-
-    @property
-    def clip_frames(self) -> int:
-        """T: frames of a training clip."""
-        return self.settings.clip_frames
+    def parts(self) -> dict[str, nn.Module]:
+        """Return the parts that training moves, by name."""
+        return {"encoder": self.encoder, "predictor": self.predictor, "action": self.action_embed}
 
     def standardise(self, mean: Tensor, std: Tensor) -> None:
         """Take the moments (A,) of the training episodes' continuous actions."""
         self.action_embed.standardise(mean, std)
 
-    def losses(self, batch: Clips, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Compute the published objective, with gradients through both frames of every pair.
 
         L = mean |g(z_1..t, a_1..t) - z_t+1|^2 + lambda SIGReg(z)
@@ -95,14 +65,11 @@ class Published(nn.Module):
         loss = loss_pred + cfg.regulariser_weight * loss_reg
         return {"loss": loss, "loss_pred": loss_pred, "loss_reg": loss_reg}
 
-    def after_step(self, share_done: float, *, only_if: Tensor | None = None) -> None:
-        """Do nothing: there is no second encoder to move."""
-
-    def encode(self, frames: Tensor) -> Tensor:
+    def represent(self, frame: Tensor, /) -> Tensor:
         """Represent frames (B, height, width, 3) uint8 as (B, 1, D)."""
-        return self.encoder(frames.to(self.device))[:, None]
+        return self.encoder(frame)[:, None]
 
-    def rollout(self, states: Tensor, past_actions: Tensor, actions: Tensor) -> Tensor:
+    def rollout(self, states: Tensor, past_actions: Tensor, actions: Tensor, /) -> Tensor:
         """Roll actions out in representation space; each prediction sees the `history` frames before it.
 
         Args:
@@ -117,11 +84,6 @@ class Published(nn.Module):
         e_a = self.action_embed(torch.cat([past_actions, actions], dim=1))  # (B, T-1+H, D)
         past = len(z)
         for k in range(past, e_a.shape[1] + 1):
-            seen = slice(max(0, k - self.history), k)
+            seen = slice(max(0, k - self.settings.history), k)
             z.append(self.predictor(torch.stack(z[seen], dim=1), e_a[:, seen], newest=True)[:, 0])
         return torch.stack(z[past:], dim=1)[:, :, None]
-
-    def fresh_encoder(self) -> Callable[[Tensor], Tensor]:
-        """Return an encoder of the same form with random weights, in evaluation mode: (B, ...) frames to (B, 1, D)."""
-        encoder = Encoder(self.settings).to(self.device).eval()
-        return lambda frames: encoder(frames)[:, None]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lewm.config import ActionConfig, Config, PlanConfig
 from lewm.families.published.model import Published
 from lewm.families.published.released_config import from_released, to_released
 from lewm.families.published.settings import PublishedSettings
@@ -175,7 +176,9 @@ def _released(name: str, layers: Mapping[str, str]) -> str:
 
 def _shapes(settings: PublishedSettings, action_inputs: int) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):  # shapes without numbers
-        model = Published(settings, "continuous", action_inputs, 1)
+        model = Published(
+            Config(action=ActionConfig(size=action_inputs), model=settings, plan=PlanConfig(cost="tokens"))
+        )
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from lewm.config import FamilySettings
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PublishedSettings:
+class PublishedSettings(FamilySettings):
     """The published LeWM: one vector a frame, from the class token of a vision transformer. Defaults are the released.
 
     B clips of a batch give L = |g(z, a) - z_next|^2 + `regulariser_weight` * `reference_batch` / B * T. The sketched
@@ -56,19 +58,9 @@ class PublishedSettings:
     """Points from 0 to 3 at which the sketched Gaussian compares characteristic functions."""
 
     @property
-    def clip_frames(self) -> int:
-        """T: frames of a training clip."""
-        return self.history + 1
-
-    @property
     def num_patches(self) -> int:
         """Patches of a frame."""
         return (self.image_size // self.patch_size) ** 2
-
-    @property
-    def num_tokens(self) -> int:
-        """N: representations of a frame."""
-        return 1
 
     @property
     def token_width(self) -> int:

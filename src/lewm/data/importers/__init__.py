@@ -1,0 +1,1 @@
+"""Recordings into stores: a file a format; what decodes and distrusts files is shared."""

@@ -1,0 +1,1 @@
+"""One vector a frame, planned with in milliseconds."""

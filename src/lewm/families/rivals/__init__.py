@@ -1,0 +1,1 @@
+"""Rivals: other models and a policy, trained on the same clips by the same loop and measured in the same way."""

@@ -1,0 +1,1 @@
+"""What people look at: pages and figures of a run and of a store."""
