@@ -9,20 +9,20 @@ from tyro.conf import Positional
 
 from lewm.cli.options import Json, parse
 from lewm.cli.show import content, print_result
+from lewm.config.choices import TASKS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collect:
     """Collect episodes of a task into a store, in parallel; goes on after the episodes that the store already has."""
 
-    task: Annotated[Positional[str], tyro.conf.arg(metavar="TASK")]
-    """two-room, two-room-discrete, push-t, reacher or arm."""
+    task: Annotated[Positional[str], tyro.conf.arg(metavar="TASK", help=f"One of {', '.join(TASKS)}.")]
     episodes: int
     """Episodes that the store has in the end."""
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder of the store."""
     image_size: int | None = None
-    """Height and width of a frame in pixels; if not given, 64 or, of the arm, 96."""
+    """Height and width of a frame in pixels; if not given, the task's own."""
     episode_length: int = 100
     """Frames of an episode."""
     seed: int = 0

@@ -11,6 +11,7 @@ from tyro.conf import Positional
 
 from lewm.cli.options import Json, parse
 from lewm.cli.show import content, control, counted, print_result
+from lewm.config.choices import FORMATS, FormatName
 
 _NAMED = 20  # pictures left out
 
@@ -28,9 +29,9 @@ class Import:
     out: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder of the store."""
     format: Annotated[
-        Literal["lerobot", "hdf5", "video", "images", "webdataset"] | None, tyro.conf.arg(metavar="FORMAT")
+        FormatName | None,
+        tyro.conf.arg(metavar="FORMAT", help=f"One of {', '.join(FORMATS)}; by default it is detected."),
     ] = None
-    """lerobot, hdf5, zarr, video, frames, images or webdataset; by default it is detected."""
     cameras: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ()
     """Cameras to take, tiled in one frame if several; needed where the recording has more than one."""
     action: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
@@ -14,6 +14,7 @@ from lewm.cli.numbers import HEADS, goal_rows, planning_rows
 from lewm.cli.options import OfRun, parse_of_run
 from lewm.cli.show import number_text, print_result, print_table, short_text
 from lewm.config import Config
+from lewm.config.choices import PLANNERS, PlannerName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class Plan(OfRun):
     """state:0.3,0.5 or state:x=0.3,y=0.5, region:x=0.2..0.4,y=0.1.. or frame:EPISODE:INDEX."""
     start: Annotated[str | None, tyro.conf.arg(metavar="frame:EPISODE:INDEX")] = None
     """Plan once from this frame; without a simulator, from the first held-out one by default."""
-    planner: Annotated[Literal["cem", "mppi"] | None, tyro.conf.arg(metavar="{cem,mppi}")] = None
+    planner: Annotated[PlannerName | None, tyro.conf.arg(metavar=f"{{{','.join(PLANNERS)}}}")] = None
     """Short for --plan.planner."""
     episodes: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Short for --eval.episodes."""

@@ -1,4 +1,5 @@
-"""Names that a setting may take, and where what they name lives: the tables that a new planner or regulariser joins.
+"""Names that a user may give, and where what they name lives: the tables that a new task, importer, regulariser or
+planner joins. The table of families is in `lewm.families.presets`.
 
 An entry is a line "name": "module:object". Option lists, help texts and checks are made of these tables, and nothing is
 imported before it is used.
@@ -7,6 +8,26 @@ imported before it is used.
 from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
+
+TASKS = {
+    "two-room": "lewm.envs.two_room:TwoRoom",
+    "two-room-discrete": "lewm.envs.two_room:TwoRoomDiscrete",
+    "push-t": "lewm.envs.push_t:PushT",
+    "reacher": "lewm.envs.reacher:Reacher",
+    "arm": "lewm.envs.arm:Arm",
+}
+"""Tasks: subclasses of `lewm.envs.Task` whose `name` is the name here."""
+
+FORMATS = {
+    "lerobot": "lewm.data.importers.lerobot:LeRobotSource",
+    "hdf5": "lewm.data.importers.hdf5:HDF5Source",
+    "zarr": "lewm.data.importers.zarr_replay:ZarrSource",
+    "video": "lewm.data.importers.video_folders:VideoSource",
+    "frames": "lewm.data.importers.frame_folders:FrameFolderSource",
+    "images": "lewm.data.importers.images:ImageFolderSource",
+    "webdataset": "lewm.data.importers.webdataset:WebDatasetSource",
+}
+"""Importers, in the order in which they are tried: subclasses of `lewm.data.importers.source.Source`."""
 
 REGULARISERS = {
     "spectral": "lewm.objective.spectral:spectral_sigreg",
@@ -22,12 +43,19 @@ PLANNERS = {"cem": "lewm.plan.cem:cem_weights", "mppi": "lewm.plan.mppi:mppi_wei
 if TYPE_CHECKING:
     RegulariserName = str
     PlannerName = str
+    FormatName = str
 else:
     RegulariserName = Literal[("none", *REGULARISERS)]
     PlannerName = Literal[tuple(PLANNERS)]
+    FormatName = Literal[tuple(FORMATS)]
 
 
 def chosen(table: Mapping[str, str], name: str) -> Any:
     """Import and return what a name of a table stands for."""
-    module, _, attribute = table[name].partition(":")
+    return found_at(table[name])
+
+
+def found_at(place: str) -> Any:
+    """Import and return what lives at "module:object"."""
+    module, _, attribute = place.partition(":")
     return getattr(import_module(module), attribute)

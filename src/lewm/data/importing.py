@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ class Imported:
     left_out: tuple[str, ...] = ()
 
 
-def detect_format(path: Path) -> Format:
+def detect_format(path: Path) -> FormatName:
     """Return the format of a recording.
 
     Raises:
@@ -94,14 +93,14 @@ def detect_format(path: Path) -> Format:
     if not path.exists():
         raise ValueError(f"{path}: does not exist; give a recording's file or folder")
     for name in FORMATS:
-        if _importer(name).matches(path):
-            return name  # type: ignore[return-value]
+        if chosen(FORMATS, name).matches(path):
+            return name
     what = describe(path) or f"looks like none of {', '.join(FORMATS)}; name one with --format"
     raise ValueError(f"{path}: {what}")
 
 
 @short_errors()
-def open_source(path: Path, options: ImportOptions, format_: Format | None = None) -> Source:
+def open_source(path: Path, options: ImportOptions, format_: FormatName | None = None) -> Source:
     """Open a recording; see `Source`.
 
     Raises:
@@ -109,7 +108,7 @@ def open_source(path: Path, options: ImportOptions, format_: Format | None = Non
     """
     if not path.exists():
         raise ValueError(f"{path}: does not exist; give a recording's file or folder")
-    return _importer(format_ or detect_format(path))(path, options)
+    return chosen(FORMATS, format_ or detect_format(path))(path, options)
 
 
 def import_recording(
@@ -117,7 +116,7 @@ def import_recording(
     out: str | Path,
     *,
     options: ImportOptions | None = None,
-    format_: Format | None = None,
+    format_: FormatName | None = None,
     max_episodes: int | None = None,
     workers: int | None = None,
     progress: bool = True,
@@ -135,7 +134,7 @@ def import_recording(
         path: the recording.
         out: folder of the store.
         options: cameras, action, state, frame size and frame-skip.
-        format_: one of `FORMATS`; None detects it.
+        format_: one of `lewm.config.choices.FORMATS`; None detects it.
         max_episodes: import at most this many episodes of the recording; None for all.
         workers: processes; None takes one a core as far as there are episodes, 1 starts none.
         progress: show a bar with frames a second and the time left, on the error stream.
@@ -167,7 +166,7 @@ def import_episodes(
     read_all: Callable[[Source, Path, ImportOptions, Sequence[int], Path], EpisodeStream],
     *,
     options: ImportOptions | None,
-    format_: Format | None,
+    format_: FormatName | None,
     max_episodes: int | None,
     progress: bool,
 ) -> Imported:
@@ -246,12 +245,12 @@ def _read_all(
     yield from in_order(_work, arguments, names=todo, workers=workers, ahead=workers * _AHEAD_PER_WORKER)
 
 
-def _work(path: Path, options: ImportOptions, format_: Format, index: int, scratch: Path) -> FittedEpisode | str:
+def _work(path: Path, options: ImportOptions, format_: FormatName, index: int, scratch: Path) -> FittedEpisode | str:
     return read_episode(worker_source(path, options, format_), index, options, scratch)
 
 
 @lru_cache(maxsize=1)
-def worker_source(path: Path, options: ImportOptions, format_: Format) -> Source:
+def worker_source(path: Path, options: ImportOptions, format_: FormatName) -> Source:
     """Open a recording once a process."""
     return open_source(path, options, format_)
 
@@ -308,8 +307,3 @@ def _fit_episode(recording: Recording, options: ImportOptions, file: Path) -> Fi
         actions, states = actions[kept_rows], None if states is None else states[kept_rows]
     left_out = (*lost.values(), *recording.left_out)
     return FittedEpisode(file, actions, states, recording.source, recording.text, fitted, left_out)
-
-
-def _importer(name: str) -> type[Source]:
-    module, _, attribute = FORMATS[name].partition(":")
-    return getattr(import_module(module), attribute)

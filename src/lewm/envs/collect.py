@@ -41,7 +41,7 @@ def collect(
         task_name: One of `lewm.envs.TASKS`.
         out: Folder of the store.
         episodes: Episodes that the store has in the end.
-        image_size: Height and width of a frame in pixels; None takes the task's own, 64 or, of the arm, 96.
+        image_size: Height and width of a frame in pixels; None takes the task's own.
         episode_length: Frames of an episode.
         seed: Seed of everything that is drawn.
         workers: Processes; None takes one a core as far as there are episodes for them, 1 starts none.

@@ -1,15 +1,13 @@
 """The tasks by name."""
 
+from lewm.config import choices
 from lewm.data.store import StoreMeta
-from lewm.envs.arm import Arm
-from lewm.envs.push_t import PushT
-from lewm.envs.reacher import Reacher
 from lewm.envs.task import Task
-from lewm.envs.two_room import TwoRoom, TwoRoomDiscrete
 from lewm.names import did_you_mean
 from lewm.run_spec import RunSpec
 
-TASKS: dict[str, type[Task]] = {task.name: task for task in (TwoRoom, TwoRoomDiscrete, PushT, Reacher, Arm)}
+TASKS: dict[str, type[Task]] = {name: choices.chosen(choices.TASKS, name) for name in choices.TASKS}
+"""The tasks that come with the package, by name."""
 
 
 def known_task(described: RunSpec | StoreMeta) -> type[Task] | None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lewm.config import Config
-from lewm.config.choices import chosen
+from lewm.config.choices import found_at
 from lewm.data.store import Store
 from lewm.families.presets import FAMILIES
 from lewm.model.frames_in import encoder_input
@@ -169,4 +169,4 @@ def make_model(config: Config) -> Any:
 
 def family_of(config: Config) -> type[Family]:
     """Return the class of a configuration's family."""
-    return chosen({name: path for name, (_, path) in FAMILIES.items()}, config.model.family)
+    return found_at(FAMILIES[config.model.family][1])

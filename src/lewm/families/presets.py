@@ -1,6 +1,6 @@
 """The table of families, their presets, and `config.json`. No torch.
 
-A new family is a folder with `settings.py` and `model.py`, and a line in `FAMILIES`.
+A new family is a folder with `settings.py` and `model.py`, and a line in `FAMILIES`; see docs/extending.md.
 """
 
 import dataclasses
@@ -11,12 +11,11 @@ from typing import Any
 
 from lewm.config import Config, DataConfig, FamilySettings, PlanConfig, TrainConfig, flat, setting_types
 from lewm.config.checks import require
+from lewm.config.choices import found_at
 from lewm.config.typed import as_field, build, expected, fits
 from lewm.families.article.settings import ArticleSettings
 from lewm.families.compact.settings import CompactSettings
-from lewm.families.frozen.settings import FrozenSettings
 from lewm.families.published.settings import PublishedSettings
-from lewm.families.rivals.rival_settings import DreamerSettings, GCBCSettings, TDMPC2Settings
 from lewm.names import did_you_mean
 
 SCHEMA_VERSION = 2
@@ -24,13 +23,16 @@ LATER: frozenset[str] = frozenset()
 """Settings that came later: a run that does not name them had their defaults."""
 
 FAMILIES: dict[str, tuple[type[FamilySettings], str]] = {
-    "article": (ArticleSettings, "lewm.families.article.model:Article"),
-    "compact": (CompactSettings, "lewm.families.compact.model:Compact"),
-    "published": (PublishedSettings, "lewm.families.published.model:Published"),
-    "frozen": (FrozenSettings, "lewm.families.frozen.model:Frozen"),
-    "tdmpc2": (TDMPC2Settings, "lewm.families.rivals.tdmpc2:TDMPC2"),
-    "dreamer": (DreamerSettings, "lewm.families.rivals.dreamer:Dreamer"),
-    "gcbc": (GCBCSettings, "lewm.families.rivals.gcbc:GCBC"),
+    name: (found_at(f"lewm.families.{settings}"), f"lewm.families.{model}")
+    for name, settings, model in (
+        ("article", "article.settings:ArticleSettings", "article.model:Article"),
+        ("compact", "compact.settings:CompactSettings", "compact.model:Compact"),
+        ("published", "published.settings:PublishedSettings", "published.model:Published"),
+        ("frozen", "frozen.settings:FrozenSettings", "frozen.model:Frozen"),
+        ("tdmpc2", "rivals.rival_settings:TDMPC2Settings", "rivals.tdmpc2:TDMPC2"),
+        ("dreamer", "rivals.rival_settings:DreamerSettings", "rivals.dreamer:Dreamer"),
+        ("gcbc", "rivals.rival_settings:GCBCSettings", "rivals.gcbc:GCBC"),
+    )
 }
 """Settings and model of each family, by the name that `model.family` has."""
 
@@ -85,16 +87,16 @@ _PUBLISHED_SMALL = replace(
     ),
     plan=replace(_PUBLISHED_PLAN, candidates=128, elites=16, iterations=9),
 )  # fmt: skip
-# A pretrained encoder, given by --model.encoder-file, under a predictor of the size of `tiny`.
-_FROZEN = replace(_TINY, preset="frozen", model=FrozenSettings())
-# Rivals of the size of `tiny`, on its data, steps and planner.
-_RIVALS = tuple(
-    replace(_TINY, preset=settings.family, model=settings)
-    for settings in (TDMPC2Settings(), DreamerSettings(), GCBCSettings(**_SMALL))
-)
-
-_ALL = (_TINY, _BASE, _LARGE, _LITERAL, _PUBLISHED, _PUBLISHED_SMALL, _FROZEN, *_RIVALS)
-PRESETS = {config.preset: config for config in _ALL}
+_OWN = (_TINY, _BASE, _LARGE, _LITERAL, _PUBLISHED, _PUBLISHED_SMALL)
+# A family without a preset above has one of its own name, on the data, steps and planner of `tiny`: its settings as
+# they are, or with sizes of these.
+_SIZES: dict[str, dict[str, Any]] = {"gcbc": _SMALL}
+_PLAIN = [
+    replace(_TINY, preset=name, model=settings(**_SIZES.get(name, {})))
+    for name, (settings, _) in FAMILIES.items()
+    if name not in {config.model.family for config in _OWN}
+]
+PRESETS = {config.preset: config for config in (*_OWN, *_PLAIN)}
 """Settings to start from, by name."""
 
 

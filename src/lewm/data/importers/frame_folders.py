@@ -69,7 +69,7 @@ class FrameFolderSource(Source):
         ValueError: nothing can be imported.
     """
 
-    format: ClassVar[Format] = "frames"
+    format: ClassVar[str] = "frames"
 
     @classmethod
     def matches(cls, path: Path) -> bool:

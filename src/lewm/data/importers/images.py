@@ -38,7 +38,7 @@ class ImageFolderSource(Source):
     counts their images. Images in the folders of splits themselves have no class.
     """
 
-    format: ClassVar[Format] = "images"
+    format: ClassVar[str] = "images"
 
     @classmethod
     def matches(cls, path: Path) -> bool:

@@ -63,7 +63,7 @@ class LeRobotSource(Source):
         ValueError: nothing can be imported.
     """
 
-    format: ClassVar[Format] = "lerobot"
+    format: ClassVar[str] = "lerobot"
 
     @classmethod
     def matches(cls, path: Path) -> bool:

@@ -29,7 +29,7 @@ def import_with_ray(
     out: str | Path,
     *,
     options: ImportOptions | None = None,
-    format_: Format | None = None,
+    format_: FormatName | None = None,
     max_episodes: int | None = None,
     address: str | None = None,
     progress: bool = True,
@@ -44,7 +44,7 @@ def import_with_ray(
         path: the recording.
         out: folder of the store, seen by this machine.
         options: cameras, action, state, frame size and frame-skip.
-        format_: one of `FORMATS`; None detects it.
+        format_: one of `lewm.config.choices.FORMATS`; None detects it.
         max_episodes: import at most this many episodes of the recording; None for all.
         address: of the cluster, such as "auto" or "ray://head:10001". None takes the cluster that this process is
             connected to, or the environment's RAY_ADDRESS, or starts one of this machine alone.
@@ -119,7 +119,7 @@ def _read_all(source: Source, path: Path, options: ImportOptions, todo: Sequence
 
 
 def _decode(
-    row: dict[str, Any], path: Path, options: ImportOptions, format_: Format, chunk_bytes: int
+    row: dict[str, Any], path: Path, options: ImportOptions, format_: FormatName, chunk_bytes: int
 ) -> Iterator[dict[str, Any]]:
     """Yield the frames of an episode in parts, and with the last part everything else."""
     index = row["index"]

@@ -13,8 +13,6 @@ from lewm.data.check.control_mode import GIVEN
 from lewm.data.fit import Frame, FrameFit
 from lewm.data.store import StoreMeta
 
-Format = Literal["lerobot", "hdf5", "zarr", "video", "frames", "images", "webdataset"]
-
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
@@ -116,7 +114,8 @@ class Source(ABC):
         options: the wanted cameras, action and state; fitting and frame-skip are not the source's business.
     """
 
-    format: ClassVar[Format]
+    format: ClassVar[str]
+    """Its name in `lewm.config.choices.FORMATS`."""
 
     @classmethod
     @abstractmethod

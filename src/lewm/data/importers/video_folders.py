@@ -82,7 +82,7 @@ class VideoSource(Source):
         ValueError: nothing can be imported.
     """
 
-    format: ClassVar[Format] = "video"
+    format: ClassVar[str] = "video"
 
     @classmethod
     def matches(cls, path: Path) -> bool:

@@ -43,7 +43,7 @@ class WebDatasetSource(Source):
     groups or more.
     """
 
-    format: ClassVar[Format] = "webdataset"
+    format: ClassVar[str] = "webdataset"
 
     @classmethod
     def matches(cls, path: Path) -> bool:

@@ -66,7 +66,7 @@ class ZarrSource(Source):
         ValueError: nothing can be imported.
     """
 
-    format: ClassVar[Format] = "zarr"
+    format: ClassVar[str] = "zarr"
 
     @classmethod
     def matches(cls, path: Path) -> bool:

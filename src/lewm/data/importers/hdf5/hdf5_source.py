@@ -46,7 +46,7 @@ class HDF5Source(Source):
         ValueError: nothing can be imported.
     """
 
-    format: ClassVar[Format] = "hdf5"
+    format: ClassVar[str] = "hdf5"
 
     @classmethod
     def matches(cls, path: Path) -> bool:
