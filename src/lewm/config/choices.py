@@ -37,7 +37,10 @@ REGULARISERS = {
 }
 """Terms against collapse: `term(tokens, positions, *, centre, num_positions) -> scalar`."""
 
-PLANNERS = {"cem": "lewm.plan.cem:cem_weights", "mppi": "lewm.plan.mppi:mppi_weights"}
+PLANNERS = {
+    "cem": "lewm.plan.cem:cem_weights",
+    "mppi": "lewm.plan.mppi:mppi_weights",
+}
 """Searches, which differ in how much weight a candidate has in a refit: `weights(plan) -> weight_fn(costs (B, K))`."""
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from av.error import FFmpegError
 
+from lewm.config.choices import FORMATS, FormatName, chosen
 from lewm.data.check.control_mode import GIVEN, write_guess
 from lewm.data.importers.foreign import describe
 from lewm.data.importers.resume import left_to_import, meta_to_go_on
 from lewm.data.importers.source import (
-    Format,
     ImportOptions,
     LeftOut,
     Recording,
@@ -32,17 +32,6 @@ from lewm.data.importers.source import (
 from lewm.data.store import Store, StoreWriter, frame_bytes, set_control_mode
 from lewm.files import check_folder, check_space, short_errors, shorten
 from lewm.processes import frame_counter, in_order, num_cores
-
-FORMATS: dict[str, str] = {
-    "lerobot": "lewm.data.importers.lerobot:LeRobotSource",
-    "hdf5": "lewm.data.importers.hdf5:HDF5Source",
-    "zarr": "lewm.data.importers.zarr_replay:ZarrSource",
-    "video": "lewm.data.importers.video_folders:VideoSource",
-    "frames": "lewm.data.importers.frame_folders:FrameFolderSource",
-    "images": "lewm.data.importers.images:ImageFolderSource",
-    "webdataset": "lewm.data.importers.webdataset:WebDatasetSource",
-}
-"""Where the importer of each format lives, in the order in which they are tried."""
 
 _SCRATCH = ".import"
 _AHEAD_PER_WORKER = 2

@@ -23,7 +23,7 @@ from lewm.data.fit import Frame
 from lewm.data.importers.images import is_image
 from lewm.data.importers.listing import glance, listed, natural_key, visible
 from lewm.data.importers.pictures import read_image
-from lewm.data.importers.source import Format, ImportOptions, Recording, Source, SourceInfo
+from lewm.data.importers.source import ImportOptions, Recording, Source, SourceInfo
 from lewm.data.importers.tables import (
     TABLES,
     TIMES,

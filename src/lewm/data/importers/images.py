@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from lewm.data.importers.listing import glance, is_hidden
 from lewm.data.importers.pictures import read_image
-from lewm.data.importers.source import Format, ImportOptions, LeftOut, Recording, Source, SourceInfo
+from lewm.data.importers.source import ImportOptions, LeftOut, Recording, Source, SourceInfo
 
 FOLDER_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 LABEL = "label"

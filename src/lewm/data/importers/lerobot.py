@@ -39,7 +39,7 @@ from lewm.data.importers.lerobot_meta import (
 )
 from lewm.data.importers.lerobot_rows import MAX_FRAMES, Column, episode_rows, read_numbers, table_columns, value_range
 from lewm.data.importers.listing import is_hidden_path, listed
-from lewm.data.importers.source import Format, ImportOptions, Recording, Source, SourceInfo
+from lewm.data.importers.source import ImportOptions, Recording, Source, SourceInfo
 
 _BOOKKEEPING = ("timestamp", "frame_index", "episode_index", "index", "task_index")
 _MAX_TEXTS = 100

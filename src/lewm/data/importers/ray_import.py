@@ -15,7 +15,8 @@ import ray  # pyright: ignore[reportMissingImports]
 import ray.data  # pyright: ignore[reportMissingImports]
 from ray.exceptions import RayError, RayTaskError  # pyright: ignore[reportMissingImports]
 
-from lewm.data.importers.source import Format, ImportOptions, Source
+from lewm.config.choices import FormatName
+from lewm.data.importers.source import ImportOptions, Source
 from lewm.data.importing import EpisodeStream, Imported, import_episodes, read_episode, worker_source
 from lewm.files import short_errors
 

@@ -32,7 +32,7 @@ from lewm.data.importers.clock import check_clock
 from lewm.data.importers.decoding import blindness, decoded, opened, playable
 from lewm.data.importers.geometry import upright
 from lewm.data.importers.listing import visible
-from lewm.data.importers.source import Format, ImportOptions, Recording, Source, SourceInfo
+from lewm.data.importers.source import ImportOptions, Recording, Source, SourceInfo
 from lewm.data.importers.tables import Log, read_logs
 
 _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "matroska", ".avi": "avi"}

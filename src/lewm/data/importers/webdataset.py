@@ -26,7 +26,7 @@ from lewm.data.importers.images import (
 )
 from lewm.data.importers.listing import glance, is_hidden, is_hidden_path
 from lewm.data.importers.pictures import read_image
-from lewm.data.importers.source import Format, ImportOptions, LeftOut, Recording, Source, SourceInfo
+from lewm.data.importers.source import ImportOptions, LeftOut, Recording, Source, SourceInfo
 
 SHARD_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp"})
 LARGEST_MEMBER = 64 * 2**20

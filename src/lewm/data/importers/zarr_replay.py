@@ -28,7 +28,7 @@ from lewm.data.importers.hdf5.coded_pictures import camera_names
 from lewm.data.importers.hdf5.flat import STATE
 from lewm.data.importers.listing import listed, visible
 from lewm.data.importers.pixels import find_scale, to_uint8
-from lewm.data.importers.source import Format, ImportOptions, Recording, Source, SourceInfo
+from lewm.data.importers.source import ImportOptions, Recording, Source, SourceInfo
 
 if TYPE_CHECKING:  # for all other formats, zarr need not be there
     import zarr

@@ -27,7 +27,7 @@ from lewm.data.importers.hdf5.reading import (
     register_filters,
 )
 from lewm.data.importers.listing import listed, visible
-from lewm.data.importers.source import Format, ImportOptions, Recording, Source, SourceInfo
+from lewm.data.importers.source import ImportOptions, Recording, Source, SourceInfo
 
 _SUFFIXES = (".h5", ".hdf5")
 
