@@ -12,8 +12,8 @@ ROOMS = (
     "names",
     *(
         "version",
-        "config",
         "files",
+        "config",
         "run_spec",
         "progress",
         "processes",

@@ -36,7 +36,9 @@ def test_every_step_prints_what_the_page_shows(tmp_path: Path, monkeypatch: pyte
     assert len(steps) == PAGE.read_text(encoding="utf-8").count("```python\n") == 10
     for shown, told in steps:
         assert NUMBER.sub("#", told).split() == NUMBER.sub("#", shown).split()
-        assert [float(n) for n in NUMBER.findall(told)] == pytest.approx([float(n) for n in NUMBER.findall(shown)], **NEAR)
+        assert [float(n) for n in NUMBER.findall(told)] == pytest.approx(
+            [float(n) for n in NUMBER.findall(shown)], **NEAR
+        )
 
 
 if __name__ == "__main__":

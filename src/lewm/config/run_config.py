@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lewm.config.checks import at_least, require
+from lewm.config.checks import at_least, require, shown
 from lewm.config.common import ActionConfig, DataConfig, EvalConfig, PlanConfig, TrainConfig
 from lewm.config.family_settings import FamilySettings
 
@@ -76,6 +76,6 @@ def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in settings.items():
         inner = {f"{name}.{key}": item for key, item in value.items()} if isinstance(value, Mapping) else {name: value}
         for full in inner.keys() & named.keys():
-            raise ValueError(f"{full}={inner[full]}: is given twice; leave one out")
+            raise ValueError(f"{shown(full)}={shown(inner[full])}: is given twice; leave one out")
         named |= inner
     return named

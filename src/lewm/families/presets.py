@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import Any
 
 from lewm.config import Config, DataConfig, FamilySettings, PlanConfig, TrainConfig, flat, setting_types
-from lewm.config.checks import require
+from lewm.config.checks import require, shown
 from lewm.config.choices import found_at
-from lewm.config.typed import as_field, build, expected, fits
+from lewm.config.typed import as_field, build, misfit
 from lewm.families.article.settings import ArticleSettings
 from lewm.families.compact.settings import CompactSettings
 from lewm.families.published.settings import PublishedSettings
@@ -112,7 +112,7 @@ def preset(name: str, settings: Mapping[str, Any] | None = None) -> Config:
     """
     if name not in PRESETS:
         remedy = did_you_mean(name, PRESETS, "give one of them")
-        raise ValueError(f"preset={name}: must be one of {', '.join(PRESETS)}; {remedy}")
+        raise ValueError(f"preset={shown(name)}: must be one of {', '.join(PRESETS)}; {remedy}")
     return with_settings(PRESETS[name], settings or {})
 
 
@@ -131,9 +131,10 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
     parts: dict[str, dict[str, Any]] = {}
     for name, given in flat(settings).items():
         if name not in known:
-            raise ValueError(f"{name}={given}: {not_a_setting(name, config)}")
+            raise ValueError(f"{shown(name)}={shown(given)}: {not_a_setting(str(name), config)}")
         value = as_field(given, known[name])
-        require(fits(value, known[name]), name, value, f"must be {expected(known[name])}", "correct the value")
+        wrong = misfit(value, known[name])
+        require(not wrong, name, value, wrong, "correct the value")
         group, _, field = name.rpartition(".")
         (parts.setdefault(group, {}) if group else top)[field] = value
     return replace(config, **top, **{group: replace(getattr(config, group), **part) for group, part in parts.items()})
@@ -171,7 +172,7 @@ def from_json(text: str, source: str) -> Config:
     """
     try:
         raw = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{source}: not JSON ({error}); restore the file or train again") from None
     version = raw.pop("schema_version", None) if isinstance(raw, dict) else None
     remedy = "train again: before, all families shared one set of settings" if version == 1 else "train again"

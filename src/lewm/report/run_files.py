@@ -24,7 +24,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     """Return a JSON file's object, empty if the file is missing or holds no JSON object."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 
@@ -43,7 +43,7 @@ def _read_metrics(path: Path) -> dict[str, tuple[NDArray[np.float64], NDArray[np
     for line in lines:
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # the last line of a run that was killed while writing
         if isinstance(row, dict) and isinstance(row.get("step"), int):
             rows[row["step"]] = row

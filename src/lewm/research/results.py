@@ -84,5 +84,5 @@ def _parsed(text: str) -> Any:
     """Return a value of JSON, or None where there is none."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

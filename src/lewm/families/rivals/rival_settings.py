@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from lewm.config.checks import at_least
+from lewm.config.checks import at_least, require
 from lewm.config.family_settings import EncoderSettings, FamilySettings
 
 
@@ -38,8 +38,7 @@ class TDMPC2Settings(FamilySettings):
         """Raise ValueError where a value is out of range."""
         at_least(self, "model", 4, "image_size")
         at_least(self, "model", 1, "latent", "hidden", "channels", "horizon")
-        if self.latent % 8:
-            raise ValueError(f"model.latent={self.latent}: must be divisible by 8 (simplices); use 296")
+        require(self.latent % 8 == 0, "model.latent", self.latent, "must be divisible by 8 (simplices)", "use 296")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,8 +75,8 @@ class DreamerSettings(FamilySettings):
         at_least(self, "model", 4, "image_size")
         at_least(self, "model", 1, "categoricals", "deterministic", "hidden")
         at_least(self, "model", 2, "classes", "clip")
-        if not self.channels or min(self.channels) < 1:
-            raise ValueError(f"model.channels={self.channels}: must be positive numbers; use 8 16 32 32")
+        positive = min(self.channels, default=0) >= 1
+        require(positive, "model.channels", self.channels, "must be positive numbers", "use 8 16 32 32")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
