@@ -96,7 +96,8 @@ def test_files_are_in_the_style_of_the_package(extended: Path) -> None:
         pytest.skip("ruff is not installed; it is in the extra `dev`")
     added = [extended.parents[1] / place for place in _PLACE.findall(PAGE.read_text(encoding="utf-8"))]
     config = f"--config={ROOT / 'pyproject.toml'}"
-    done = subprocess.run([ruff, "check", config, *added], capture_output=True, text=True, check=False)
+    where = extended.parents[1]  # `src` of the configuration is sought from here
+    done = subprocess.run([ruff, "check", config, *added], cwd=where, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 

@@ -10,13 +10,14 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 PAGE = Path(__file__).parents[1] / "docs" / "first-look.md"
 STEP = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"-?\d+\.\d*")
-NEAR = {"rel": 0.2, "abs": 0.15}
+NEAR: dict[str, Any] = {"rel": 0.2, "abs": 0.15}
 """Another machine adds up in another order, and training magnifies that."""
 
 
