@@ -1,5 +1,6 @@
 # make install   the environment, in .venv
 # make demo      the main job from nothing: collect, train, evaluate, plan, report
+# make docs      the pages and an API reference as a site, in site/
 # make test      lint, types and every test; no network once installed
 # make clean     remove the environment, caches and the demo's run
 
@@ -11,7 +12,7 @@ STAMP := $(VENV)/.installed
 # Without an NVIDIA GPU, PyTorch's CPU build: it is several GB smaller.
 CONSTRAINTS := $(shell nvidia-smi -L >/dev/null 2>&1 || echo --constraint constraints-cpu.txt)
 
-.PHONY: install demo test clean
+.PHONY: install demo docs test clean
 
 install: $(STAMP)
 
@@ -32,6 +33,11 @@ test: install
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 
+docs: install
+	$(BIN)/python -m pip install --disable-pip-version-check $(CONSTRAINTS) --editable '.[docs]'
+	$(BIN)/python docs/api_pages.py
+	$(BIN)/mkdocs build
+
 clean:
-	rm -rf $(VENV) runs/demo .pytest_cache .ruff_cache .hypothesis build src/*.egg-info
+	rm -rf $(VENV) runs/demo site docs/api .pytest_cache .ruff_cache .hypothesis build src/*.egg-info
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
