@@ -14,7 +14,7 @@ the store completely or not at all, whenever the writer is killed.
 import contextlib
 import dataclasses
 import json
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from lewm.config import ControlMode
+from lewm.config.checks import shown
 from lewm.data.store_files import (
     EPISODES,
     HEADER_BYTES,
@@ -53,6 +54,7 @@ SCHEMA_VERSION = 1
 
 _ARRAYS = ("frames", "actions", "states")
 _LONGEST_VALUE = 70  # characters of a field in an error
+_MOST = 2**16  # of pixels along a side, and of entries of a continuous action: more is a mistake
 _KEPT = "the complete episodes in it are safe"
 
 
@@ -86,18 +88,29 @@ class StoreMeta:
     """Version of the layout on disk."""
 
     def __post_init__(self) -> None:
-        if not _is_int(self.image_size) or self.image_size < 1:
-            raise ValueError(f"image_size={self.image_size!r}: must be a positive integer; give the frames' side")
+        for field in ("task", "control_evidence", "source"):
+            if not isinstance(getattr(self, field), str):
+                raise ValueError(f"{field}={shown(getattr(self, field), repr)}: must be a text; give a few words")
+        if not _is_count(self.image_size):
+            raise ValueError(
+                f"image_size={shown(self.image_size, repr)}: must be a positive integer; give the frames' side"
+            )
         if self.action_kind not in ("continuous", "discrete", "none"):
-            raise ValueError(f"action_kind={self.action_kind!r}: unknown; use 'continuous', 'discrete' or 'none'")
+            raise ValueError(
+                f"action_kind={shown(self.action_kind, repr)}: unknown; use 'continuous', 'discrete' or 'none'"
+            )
         if self.action_kind == "none":
             if self.action_size != 0:
-                raise ValueError(f"action_size={self.action_size!r}: must be 0 where there are no actions; use 0")
-        elif not _is_int(self.action_size) or self.action_size < 1:
-            raise ValueError(f"action_size={self.action_size!r}: must be a positive integer; give the actions' size")
+                raise ValueError(
+                    f"action_size={shown(self.action_size, repr)}: must be 0 where there are no actions; use 0"
+                )
+        elif not _is_count(self.action_size, most=sys.maxsize if self.action_kind == "discrete" else _MOST):
+            raise ValueError(
+                f"action_size={shown(self.action_size, repr)}: must be a positive integer; give the actions' size"
+            )
         if self.control_mode not in get_args(ControlMode):
             raise ValueError(
-                f"control_mode={self.control_mode!r}: must be 'position', 'displacement' or 'velocity'; use "
+                f"control_mode={shown(self.control_mode, repr)}: must be 'position', 'displacement' or 'velocity'; use "
                 "'unknown' if none is known"
             )
         if self.control_mode != "unknown" and self.action_kind != "continuous":
@@ -105,23 +118,27 @@ class StoreMeta:
                 f"control_mode={self.control_mode!r}: is of continuous actions, and these are {self.action_kind}; "
                 "leave it out"
             )
-        if self.fps is not None and not (_is_number(self.fps) and 0 < self.fps < math.inf):
-            raise ValueError(f"fps={self.fps!r}: must be frames a second, more than 0; leave it out if it is not known")
+        if self.fps is not None and not (_is_number(self.fps) and 0 < self.fps <= sys.float_info.max):
+            raise ValueError(
+                f"fps={shown(self.fps, repr)}: must be frames a second, more than 0; leave it out if it is not known"
+            )
         for field in ("state_names", "action_names"):
             names = getattr(self, field)
             if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
-                raise ValueError(f"{field}={names!r}: must be a tuple of names; give one name a variable")
+                raise ValueError(f"{field}={shown(names, repr)}: must be a tuple of names; give one name a variable")
             object.__setattr__(self, field, tuple(names))  # JSON has lists only
         if self.action_names and (self.action_kind != "continuous" or len(self.action_names) != self.action_size):
             raise ValueError(
-                f"action_names={self.action_names!r}: must name each of the {self.action_size} entries of a continuous "
-                "action; correct the names or leave them out"
+                f"action_names={shown(self.action_names, repr)}: must name each of the {self.action_size} entries of a "
+                "continuous action; correct the names or leave them out"
             )
         try:
             # As it is read back, so that what was written equals what is there.
             object.__setattr__(self, "origin", json.loads(json.dumps(dict(self.origin), allow_nan=False)))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"origin: must be an object of JSON values ({error}); leave out what is not") from error
+            raise ValueError(
+                f"origin: must be an object of JSON values ({shown(error)}); leave out what is not"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -476,8 +493,8 @@ def split_episodes(
     return np.sort(order[count:]), np.sort(order[:count])
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_count(value: object, *, most: int = _MOST) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
 
 
 def _is_number(value: object) -> bool:
@@ -506,7 +523,7 @@ def frame_bytes(meta: StoreMeta) -> int:
 def _read_meta(path: Path) -> StoreMeta:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is not JSON ({error}); restore it or write the store again") from error
     if not isinstance(values, dict):
         raise ValueError(f"{path}: must be a JSON object; restore it or write the store again")
@@ -514,12 +531,12 @@ def _read_meta(path: Path) -> StoreMeta:
     version = values.pop("schema_version", None)
     if version != SCHEMA_VERSION:
         raise ValueError(
-            f"{path}: schema_version={version!r}, but this version reads {SCHEMA_VERSION}; update the package or write "
-            "the store again"
+            f"{path}: schema_version={shown(version, repr)}, but this version reads {SCHEMA_VERSION}; update the "
+            "package or write the store again"
         )
     fields = {field.name: field for field in dataclasses.fields(StoreMeta) if field.init}
     if unknown := sorted(values.keys() - fields.keys()):
-        raise ValueError(f"{path}: unknown field {unknown[0]!r}; remove it")
+        raise ValueError(f"{path}: unknown field {shown(unknown[0], repr)}; remove it")
     required = {name for name, field in fields.items() if field.default is field.default_factory is dataclasses.MISSING}
     if missing := sorted(required - values.keys()):
         raise ValueError(f"{path}: field {missing[0]!r} is missing; add it")

@@ -4,6 +4,7 @@ import contextlib
 import mmap
 import os
 import sys
+import tokenize
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lewm.files import atomic_path
+from lewm.files import atomic_path, shorten
 
 if sys.platform != "win32":
     import fcntl
@@ -20,6 +21,7 @@ if sys.platform != "win32":
 META = "meta.json"
 EPISODES = "episodes.parquet"
 LOCK = ".lock"
+_LONGEST_REASON = 100  # characters of what another library says, in an error
 _BLOCK_BYTES = 64 * 2**20  # of rows written at once
 HEADER_BYTES = 128  # of an .npy file; always the same, so that a longer array rewrites its header in place
 TABLE_SCHEMA = pa.schema(
@@ -69,12 +71,12 @@ def read_table(path: Path) -> pa.Table:
     if not path.is_file():
         raise ValueError(f"{path}: missing, so no episode is complete; restore it or write the store again")
     try:
-        with pq.ParquetFile(pa.BufferReader(path.read_bytes())) as file:
+        with pq.ParquetFile(pa.BufferReader(path.read_bytes()), page_checksum_verification=True) as file:
             # no threads: Arrow aborts a process that ends while its threads are still starting (apache/arrow 34314)
             table = file.read(TABLE_SCHEMA.names, use_threads=False)
         table = table.select(TABLE_SCHEMA.names).cast(TABLE_SCHEMA)
     except (pa.ArrowException, KeyError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        reason = shorten(error, _LONGEST_REASON)
         raise ValueError(f"{path}: is not an episode table ({reason}); restore it or write the store again") from error
     if any(column.null_count for column in table.columns):
         raise ValueError(f"{path}: has empty cells; restore it or write the store again")
@@ -86,7 +88,8 @@ def read_table(path: Path) -> pa.Table:
 
 def table_bytes(table: pa.Table) -> pa.Buffer:
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
+    # Without checksums, a damaged byte of a text or a number is read as another text or number.
+    pq.write_table(table, sink, write_page_checksum=True)
     return sink.getvalue()
 
 
@@ -112,8 +115,8 @@ def check_array(path: Path, dtype: np.dtype[Any], row: tuple[int, ...], num_rows
             if version != (1, 0):
                 raise ValueError(f"its format version is {version}")
             shape, fortran_order, found = np.lib.format.read_array_header_1_0(file)
-        except ValueError as error:
-            reason = str(error).splitlines()[0]
+        except (ValueError, SyntaxError, tokenize.TokenError, TypeError) as error:  # NumPy reads a header as Python
+            reason = shorten(error, _LONGEST_REASON)
             raise ValueError(f"{path}: is not a NumPy array ({reason}); restore it or write the store again") from error
         offset = file.tell()
     if found != dtype or shape[1:] != row or len(shape) != 1 + len(row) or fortran_order:
