@@ -16,6 +16,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,8 @@ OUT = Path(__file__).parent / "results" / "frozen.json"
 # expansion, channels, blocks, stride of the stages up to stride 16
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1))
 SIZE = 128
+PAGE = Path(__file__).parent.parent / "docs" / "results.md"
+BEGIN, END = "<!-- frozen -->", "<!-- /frozen -->"
 
 
 def convolution(before: int, after: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
@@ -90,6 +93,28 @@ def write_encoder(weights: Path, out: Path) -> None:
     torch.onnx.export(model, (planes,), out, dynamo=True, dynamic_shapes=(batch,), external_data=False, verbose=False)
 
 
+def table(rows: list[dict[str, Any]]) -> str:
+    """Return the table of what was measured, a row a task and seed."""
+    head = ("task", "seed", "error ratio, 1 and 8 ahead", "probe R² (random encoder)", "cost and distance")
+    lines = [(*head, "success (95%, episodes)", "random policy", "cost alone"), ("---",) * 8]
+    for row in rows:
+        planning, prediction, cost = (row["eval"][part] for part in ("planning", "prediction", "cost"))
+        probe, (low, high), alone = row["eval"]["probe"], planning["ci95"], cost.get("cost_alone_success")
+        lines.append(
+            (
+                row["task"],
+                str(row["seed"]),
+                f"{prediction['error_ratio'][0]:.2f}, {prediction['error_ratio'][-1]:.2f}",
+                f"{probe['r2']:.3f} ({probe['random_r2']:.3f})",
+                f"{cost['rank_correlation_distance']:.2f}",
+                f"{planning['success_rate']:.0%} ({100 * low:.0f}-{100 * high:.0f}, {planning['episodes']})",
+                f"{planning['random_success_rate']:.0%}",
+                "–" if alone is None else f"{alone:.0%}",
+            )
+        )
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def main() -> None:
     """Train and evaluate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -124,12 +149,9 @@ def main() -> None:
             seconds = time.perf_counter() - began
             rows.append({"task": task, "seed": seed, "train_seconds": seconds, "eval": evaluate_run(run)})
             write_text(OUT, json.dumps(rows, indent=1, allow_nan=False) + "\n")
-    for row in rows:
-        planning, prediction = row["eval"]["planning"], row["eval"]["prediction"]
-        print(
-            f"{row['task']} seed {row['seed']}: {planning['success_rate']:.0%} of {planning['episodes']}, random "
-            f"{planning['random_success_rate']:.0%}; error ratio {prediction['error_ratio'][0]:.2f}"
-        )
+    page = PAGE.read_text(encoding="utf-8")
+    before, after = page.split(BEGIN)[0], page.split(END)[1]
+    write_text(PAGE, f"{before}{BEGIN}\n{table(rows)}\n{END}{after}")
     print(json.dumps({"rows": len(rows)}))
 
 

@@ -32,7 +32,7 @@ def folder() -> Iterator[Path]:
 
 @st.composite
 def metas(draw: st.DrawFn) -> StoreMeta:
-    kind = draw(st.sampled_from(["continuous", "discrete", "none"]))
+    kind: Any = draw(st.sampled_from(["continuous", "discrete", "none"]))
     size = 0 if kind == "none" else draw(st.integers(1, 5))
     return StoreMeta(
         task=draw(TEXTS),
