@@ -1,6 +1,7 @@
 """An example for every public object, shown on its page; `lewm` is imported in all of them.
 
-They are given in a folder with a store `data/two-room` and a run `runs/two-room` that was trained on it.
+They are given in a folder with a LeRobot data set `recordings/so100`, a store `data/two-room` and a run
+`runs/two-room` that was trained on it. A test runs them all in small.
 """
 
 EXAMPLES = {
@@ -23,23 +24,25 @@ print(store.num_episodes)
 import gymnasium
 
 env = gymnasium.make("CartPole-v1", render_mode="rgb_array")
-store = lewm.record(env, "data/cart-pole", episodes=20)
+store = lewm.record(env, "data/cart-pole", episodes=2)  # of random actions
+print(store.num_episodes)
 """,
     "Recorder": """
 import gymnasium
 
-with lewm.Recorder(gymnasium.make("CartPole-v1", render_mode="rgb_array"), "data/cart-pole") as env:
+with lewm.Recorder(gymnasium.make("CartPole-v1", render_mode="rgb_array"), "data/by-hand") as env:
     env.reset(seed=0)
-    for _ in range(50):
-        env.step(env.action_space.sample())
+    for _ in range(5):
+        env.step(env.action_space.sample())  # here acts whoever you like
 """,
     "import_recording": """
-options = lewm.ImportOptions(fit=lewm.FrameFit(image_size=64))
-imported = lewm.import_recording("recordings/so100", "data/so100", options=options)
+options = lewm.ImportOptions(cameras=("top",), image_size=64)
+imported = lewm.import_recording("recordings/so100", "data/so100", options=options, workers=1, progress=False)
 print(imported.skipped)  # episodes that could not be read, and why
 """,
     "ImportOptions": """
-options = lewm.ImportOptions(fit=lewm.FrameFit(image_size=64), frame_skip=2)
+options = lewm.ImportOptions(cameras=("top", "wrist"), image_size=128, fit="pad", frame_skip=2)
+print(options.tiles)  # where each camera lies in the square frame
 """,
     "FrameFit": 'fit = lewm.FrameFit(image_size=64, fit="pad")  # the whole frame, with bars beside it',
     "FrameFitter": """
@@ -86,6 +89,7 @@ from lewm.data.thumbnails import thumbnails
 store = lewm.Store("data/two-room")
 rows = [store.episode(number) for number in range(store.num_episodes)]
 curve = lewm.measure_lag([thumbnails(store.frames[part]) for part in rows], [store.actions[part] for part in rows])
+print(curve)  # None where the store is too small to tell
 """,
     "preset": 'config = lewm.preset("tiny", {"train.steps": 500, "model.slowness": 0.5})',
     "Config": """
@@ -111,20 +115,21 @@ print(spec.action_size, spec.low, spec.high)
     "WorldModel": """
 import torch
 
-run, store = lewm.load_pretrained("two-room"), lewm.make_task("two-room", 64)
-frame, _ = store.reset(seed=0)
+run, task = lewm.load_pretrained("two-room", "cpu"), lewm.make_task("two-room", 64)
+frame, _ = task.reset(seed=0)
 states = run.model.encode(frame[None])[:, None]  # (B=1, T=1, N, D)
 actions = torch.zeros(1, 4, run.config.model_action_size)  # (B, H=4, f*A)
 print(run.model.rollout(states, actions[:, :0], actions).shape)  # (1, 4, N, D)
 """,
     "action_space": """
-run = lewm.load_pretrained("two-room")
+run = lewm.load_pretrained("two-room", "cpu")
 space = lewm.action_space(run.config, run.spec.low, run.spec.high, device="cpu")
+print(space.size)  # numbers that are searched for each model step
 """,
     "LatentController": """
 import torch
 
-run, task = lewm.load_pretrained("two-room"), lewm.make_task("two-room", 64)
+run, task = lewm.load_pretrained("two-room", "cpu"), lewm.make_task("two-room", 64)
 space = lewm.action_space(run.config, run.spec.low, run.spec.high, device="cpu")
 controller = lewm.LatentController(
     run.model, run.config, space, cost=run.cost, batch=1, generator=torch.Generator().manual_seed(0)
@@ -136,12 +141,18 @@ print(controller.act(frame[None]).shape)  # (1, environment steps, A)
 """,
     "evaluate_run": 'print(lewm.evaluate_run("runs/two-room")["verdict"])',
     "evaluate_env": """
-results = lewm.evaluate_env(
-    "runs/mine", make_my_env, success=lambda info: info["is_success"], episodes=50, fit="crop"
-)
+import numpy as np
+
+
+def success(env, goal):  # the environment as it was made, and an EnvGoal
+    return np.linalg.norm(env.unwrapped.state - goal.state) < 0.07
+
+
+results = lewm.evaluate_env("runs/two-room", lambda: lewm.make_task("two-room"), success=success, episodes=10)
+print(results["verdict"])
 """,
     "plan_run": 'print(lewm.plan_run("runs/two-room", video="plan.mp4")["success_rate"])',
-    "plan_once": 'print(lewm.plan_once("runs/two-room", goal="frame:3:40")["actions"])',
+    "plan_once": 'print(lewm.plan_once("runs/two-room", goal="state:0.7,0.5")["actions"])',
     "write_report": 'print(lewm.write_report("runs/two-room"))',
 }
 """Code by the public name that it shows."""

@@ -200,6 +200,7 @@ def test_unknown_formats(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"image_size": 2}, "image_size=2: must be 4 to 4096 pixels"),
+        ({"fit": "squash"}, "fit='squash': must be crop, pad or stretch"),
         ({"frame_skip": 0}, "frame_skip=0: must be at least 1"),
         ({"crop_box": (0, -1, 4, 4)}, "crop_box=.*left and top must not be negative"),
         ({"cameras": ("a", "a")}, "cameras=a, a: a camera is named twice"),

@@ -17,7 +17,7 @@ import pytest
 PAGE = Path(__file__).parents[1] / "docs" / "first-look.md"
 STEP = re.compile(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"-?\d+\.\d*")
-NEAR: dict[str, Any] = {"rel": 0.2, "abs": 0.15}
+NEAR: dict[str, Any] = {"rel": 0.2, "abs": 0.08}
 """Another machine adds up in another order, and training magnifies that."""
 
 

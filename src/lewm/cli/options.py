@@ -1,4 +1,7 @@
-"""Options that several commands share, and how they are read."""
+"""Options that several commands share, and how they are read.
+
+The help text of a setting is the docstring under its field, in `lewm.config` or in the settings of a family.
+"""
 
 import contextlib
 import dataclasses

@@ -1,4 +1,7 @@
-"""What every family's settings have, and those that families on the conv-stem encoder share."""
+"""What every family's settings have, and those that families on the conv-stem encoder share.
+
+The docstring under a field is the help text of its option: that of `--model.image-size` stands under `image_size`.
+"""
 
 import math
 from dataclasses import dataclass

@@ -1,12 +1,14 @@
 """Bring camera frames of any shape to the square frames of a store, by area and without hidden distortion."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import get_args
 
 import av
 import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import Interpolation, VideoReformatter
+
+from lewm.run_spec import Fit
 
 Frame = av.VideoFrame | npt.NDArray[np.uint8]
 """A decoded video frame, or (height, width, 3) uint8 in the order red, green, blue."""
@@ -22,7 +24,7 @@ class FrameFit:
 
     image_size: int = 64
     """Height and width of the stored frames in pixels."""
-    fit: Literal["crop", "pad", "stretch"] = "crop"
+    fit: Fit = "crop"
     """Cut the longer side to its middle, put black beside the shorter one, or change the proportions."""
     crop_box: tuple[int, int, int, int] | None = None
     """Left, top, width and height in pixels of the frame as the camera shows it: what is kept, before anything else."""
@@ -30,6 +32,8 @@ class FrameFit:
     def __post_init__(self) -> None:
         if self.image_size < 4 or self.image_size > 4096:
             raise ValueError(f"image_size={self.image_size}: must be 4 to 4096 pixels; use 128")
+        if self.fit not in get_args(Fit):
+            raise ValueError(f"fit={self.fit!r}: must be crop, pad or stretch; use crop")
         if self.crop_box is not None and (min(self.crop_box[:2]) < 0 or min(self.crop_box[2:]) < 1):
             raise ValueError(
                 f"crop_box={self.crop_box}: left and top must not be negative, width and height be positive; "

@@ -73,7 +73,9 @@ class Jepa(WorldModel):
 
     @torch.no_grad()
     def after_step(self, share_done: float, *, only_if: Tensor | None = None) -> dict[str, float]:
-        """Move the target encoder, xi <- tau xi + (1 - tau) theta, with tau on a cosine (Algorithm 1, lines 25-26).
+        """Move the target encoder by an exponential moving average (EMA; Algorithm 1, lines 25-26).
+
+        xi <- tau xi + (1 - tau) theta, with tau on a cosine.
 
         BatchNorm statistics are no parameters: the target encoder keeps its own, gathered from its own forward passes,
         because the statistics of one set of weights do not fit another.
@@ -88,7 +90,7 @@ class Jepa(WorldModel):
 
 
 def ema_momentum(share_done: float, start: float, end: float) -> float:
-    """Return tau: a cosine from `start` to `end` over the run (article, section 4.2)."""
+    """Return tau of the EMA: a cosine from `start` to `end` over the run (article, section 4.2)."""
     return end - (end - start) * 0.5 * (1 + math.cos(math.pi * min(1.0, share_done)))
 
 

@@ -1,4 +1,4 @@
-"""What a plan is judged by: the distance of predicted representations from the goal (article, section 8)."""
+"""The planning cost: the distance of predicted representations from the goal (article, section 8)."""
 
 from collections.abc import Callable
 from typing import Literal, Protocol

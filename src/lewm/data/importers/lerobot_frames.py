@@ -1,4 +1,8 @@
-"""The frames of a LeRobot data set: found by their time in a video, or as files in a table."""
+"""The frames of a LeRobot data set: found by their time in a video, or as files in a table.
+
+A LeRobot frame goes from here into a store (`lewm.data.importing`), and from the store into a batch
+(`lewm.data.sampler`).
+"""
 
 import io
 import itertools
