@@ -75,6 +75,12 @@ class NonFiniteLossError(ArithmeticError):
 def train(config: Config, data: str | Path, run: str | Path, *, progress: bool = True) -> None:
     """Train a world model on a store into a new run folder.
 
+    Args:
+        config: Settings, as `lewm.preset` gives them; what they leave open is filled in from the store.
+        data: Store.
+        run: Run folder; made if missing.
+        progress: Show progress and the time left on standard error.
+
     Raises:
         ValueError: If the store and the settings do not fit, or the run folder is already in use or cannot be written,
             or the disk has no room for its checkpoints.
