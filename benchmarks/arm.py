@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 
 import lewm
-from lewm.evaluate.closed_loop import ModelPolicy, make_starts, random_policy, reaches, run_closed_loop, straight_policy
+from lewm.evaluate import make_starts
+from lewm.evaluate.closed_loop import ModelPolicy, random_policy, run_closed_loop, straight_policy
 from lewm.evaluate.closed_loop import wilson_interval as interval
 from lewm.evaluate.evaluation import Evaluation, machine, open_run
+from lewm.evaluate.judge import reaches
 from lewm.families.presets import with_settings
 from lewm.train.checkpoint import REACHED
 

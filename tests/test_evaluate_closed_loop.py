@@ -1,7 +1,6 @@
 """Closed loop on a line: intervals, starts, the loop's bookkeeping, and each of its policies."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -11,24 +10,21 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from lewm.config import ActionConfig, Config, DataConfig, PlanConfig
-from lewm.data import Store, StoreMeta, StoreWriter
-from lewm.envs import make_task
+from lewm.envs import Rule, make_task
 from lewm.envs.task import Behaviour, Task
 from lewm.evaluate.closed_loop import (
     Loop,
     ModelPolicy,
-    Starts,
     cost_alone,
-    held_from,
-    make_starts,
     newcombe_interval,
     planner_alone,
     random_policy,
-    reaches,
     run_closed_loop,
     straight_policy,
     wilson_interval,
 )
+from lewm.evaluate.judge import Judge, reaches
+from lewm.evaluate.starts import Starts
 from lewm.families.compact.settings import CompactSettings
 from lewm.plan import GoalCost, Region, RegionGoal, action_space
 
@@ -156,37 +152,6 @@ def test_newcombe_interval() -> None:
     # examples (a) and (g) of Newcombe, 1998, table II, method 10
     assert newcombe_interval(56, 70, 48, 80) == pytest.approx((0.0524, 0.3339), abs=1e-4)
     assert newcombe_interval(10, 10, 0, 20) == pytest.approx((0.6791, 1.0), abs=1e-4)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    meta = StoreMeta(task="line", image_size=2, action_kind="continuous", action_size=1, state_names=("x",))
-    with StoreWriter(tmp_path / "store", meta) as writer:
-        for number, length in enumerate((20, 6, 9, 30)):
-            states = (100 * number + np.arange(length))[:, None].astype(np.float32)
-            frames = np.broadcast_to(states[:, :, None, None].astype(np.uint8), (length, 2, 2, 3))
-            writer.append(np.ascontiguousarray(frames), np.zeros((length, 1), np.float32), states)
-    return Store(tmp_path / "store")
-
-
-def test_goals_lie_ahead_on_the_same_trajectory(store: Store) -> None:
-    starts = make_starts(store, np.array([1, 2, 3]), count=7, goal_offset=6, seed=0)
-    np.testing.assert_array_equal(starts.goal_state, starts.state + 6)
-    assert store.states is not None
-    np.testing.assert_array_equal(starts.state, store.states[starts.index])
-    np.testing.assert_array_equal(starts.goal_frame[:, 0, 0, 0], (starts.goal_state[:, 0]).astype(np.uint8))
-    episodes = (starts.state[:, 0] // 100).astype(int).tolist()
-    assert 1 not in episodes  # too short
-    assert sorted(episodes) == [2, 2, 2, 3, 3, 3, 3]  # spread evenly: episode 2 has three starts in all
-    assert sorted(episodes[:2]) == [2, 3]
-    assert len(set(starts.index.tolist())) == 7
-    assert len(make_starts(store, np.array([2]), count=50, goal_offset=6, seed=0).index) == 3
-    np.testing.assert_array_equal(starts.first(2).state, starts.state[:2])
-
-
-def test_goal_beyond_every_episode_is_an_error(store: Store) -> None:
-    with pytest.raises(ValueError, match=r"eval\.goal_offset=9: .*at most 9 frames; use at most 8"):
-        make_starts(store, np.array([1, 2]), count=3, goal_offset=9, seed=0)
 
 
 def test_loop_counts_environment_steps() -> None:
@@ -364,12 +329,12 @@ def test_model_pursues_a_region_and_not_the_frame(task_class: type[Line]) -> Non
     region = Region(lambda tokens: tokens[..., 0, :], low, high, torch.ones(1))
     starts = replace(make_starts_on_line(task), region=region)  # the frames show places on the right of it
 
-    def success(states: NDArray[np.float32]) -> NDArray[np.bool_]:
-        return wanted.contains(states, task.state_names)
+    rule = Rule(inside=lambda states, _: wanted.contains(np.asarray(states), task.state_names))
+    judge = Judge(rule, starts.goal_state)
 
     def run(model: Model) -> Loop:
         policy = model_policy(model, config, task, starts)
-        return run_closed_loop(task, starts, policy, success, budget=BUDGET, frame_skip=SKIP)
+        return run_closed_loop(task, starts, policy, judge, budget=BUDGET, frame_skip=SKIP)
 
     loop = run(Model())
     for start, way, solved_at in zip(starts.state, loop.states, loop.solved_at, strict=True):
@@ -378,15 +343,6 @@ def test_model_pursues_a_region_and_not_the_frame(task_class: type[Line]) -> Non
     assert loop.success.all()
     assert starts.first(3).region is region
     assert run(Model(gain=-1.0)).success.mean() == 0.0
-
-
-def test_a_goal_that_must_hold_counts_from_where_it_holds_to_the_end() -> None:
-    inside = np.zeros((4, 10), dtype=bool)
-    inside[0, 4:] = True  # from the fifth step on
-    inside[1, :9] = True  # left at the last
-    inside[2, 8:] = True  # for two steps alone
-    inside[3] = True
-    assert held_from(inside, 3).tolist() == [5, -1, -1, 1]
 
 
 def test_an_arm_is_driven_to_the_end_and_counts_what_it_holds() -> None:

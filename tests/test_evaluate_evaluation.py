@@ -19,9 +19,11 @@ from lewm.envs.two_room import SUCCESS_DISTANCE
 from lewm.evaluate import evaluate_env
 from lewm.evaluate import evaluation as run_module
 from lewm.evaluate import probe as probe_module
-from lewm.evaluate.closed_loop import Loop, Policy, Starts, Success, run_closed_loop
+from lewm.evaluate.closed_loop import Loop, Policy, run_closed_loop
 from lewm.evaluate.evaluation import _project, decisions, evaluate_run, finite, plan_run, show_progress
+from lewm.evaluate.judge import Judge
 from lewm.evaluate.open_loop import plan_once
+from lewm.evaluate.starts import Starts
 from lewm.families.article.settings import ArticleSettings
 from lewm.families.compact.settings import CompactSettings
 from lewm.families.family import make_model
@@ -215,9 +217,9 @@ def test_all_episodes_can_go_to_one_goal(tmp_path: Path, monkeypatch: pytest.Mon
     run = write_run(tmp_path / "run", store)
     loops: list[tuple[Starts, Loop, NDArray[np.bool_]]] = []
 
-    def record(task: Task, starts: Starts, policy: Policy, success: Success, **options: Any) -> Loop:
-        loop = run_closed_loop(task, starts, policy, success, **options)
-        loops.append((starts, loop, success(loop.states)))
+    def record(task: Task, starts: Starts, policy: Policy, judge: Judge, **options: Any) -> Loop:
+        loop = run_closed_loop(task, starts, policy, judge, **options)
+        loops.append((starts, loop, judge(loop.states)))
         return loop
 
     monkeypatch.setattr(run_module, "run_closed_loop", record)
@@ -270,8 +272,8 @@ def test_starts_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     starts = Starts(np.arange(3), state, goal, task.render_states(goal))
     monkeypatch.setattr(run_module, "make_starts", lambda *_, **__: starts)
 
-    def solve(task: Task, starts: Starts, policy: Policy, success: Success, **options: Any) -> Loop:
-        loop = run_closed_loop(task, starts, policy, success, **options)
+    def solve(task: Task, starts: Starts, policy: Policy, judge: Judge, **options: Any) -> Loop:
+        loop = run_closed_loop(task, starts, policy, judge, **options)
         if options["frame_skip"] == 1:
             return loop
         solved_at = [-1, 4, 4] if isinstance(policy, run_module.ModelPolicy) else [2, -1, -1]

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from lewm.data import Store
 from lewm.envs import TwoRoom
-from lewm.evaluate.closed_loop import Starts
 from lewm.evaluate.goal_reading import StateGoalReader, aim, frame_index, read_goal
 from lewm.evaluate.probe import ProbeSet
+from lewm.evaluate.starts import Starts
 from lewm.plan import FrameGoal, RegionGoal, StateGoal, parse_goal
 from tiny import moving_dot
 
@@ -129,7 +129,8 @@ def turned(text: str, store: Store) -> Any:
 
     start = np.array([[0.2, 0.2], [0.8, 0.8]], dtype=np.float32)
     starts = Starts(np.arange(2), start, start + 9, np.full((2, 32, 32, 3), 7, np.uint8))
-    return aim(text, starts, TwoRoom(32), store, reader), asked
+    task = TwoRoom(32)
+    return aim(text, lambda rule: starts, task, store, reader, rule=task.rule("standard")), asked
 
 
 def states(*positions: tuple[float, float]) -> NDArray[np.float32]:
@@ -154,14 +155,14 @@ def test_a_state_is_met_within_the_tolerance_of_the_task(store: Store) -> None:
     np.testing.assert_allclose(aimed.starts.goal_state, [[0.3, 0.5]] * 2)
     task = TwoRoom(32)
     np.testing.assert_array_equal(aimed.starts.goal_frame[1], task.render_states(np.array([[0.3, 0.5]]))[0])
-    np.testing.assert_array_equal(aimed.success(states((0.35, 0.5), (0.5, 0.3))), [[True, False]] * 2)
+    np.testing.assert_array_equal(aimed.judge(states((0.35, 0.5), (0.5, 0.3))), [[True, False]] * 2)
     assert aimed.report == {"text": "state:y=0.5,x=0.3", "kind": "state", "r2": {"x": 0.9}}
 
 
 def test_a_region_is_met_by_the_true_state_inside(store: Store) -> None:
     aimed, asked = turned("region:x=0.25..0.35", store)
     assert asked == [RegionGoal({"x": (0.25, 0.35)})]
-    np.testing.assert_array_equal(aimed.success(states((0.3, 0.9), (0.36, 0.5))), [[True, False]] * 2)
+    np.testing.assert_array_equal(aimed.judge(states((0.3, 0.9), (0.36, 0.5))), [[True, False]] * 2)
     assert np.isnan(aimed.starts.goal_state).all()
     assert not aimed.starts.goal_frame.any()
     np.testing.assert_array_equal(aimed.starts.state[:, 0], np.array([0.2, 0.8], dtype=np.float32))

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from lewm.envs import PushT, TwoRoom, make_task
-from lewm.evaluate.closed_loop import Loop, Starts
+from lewm.evaluate.closed_loop import Loop
 from lewm.evaluate.recording import episode_places, record_episodes
+from lewm.evaluate.starts import Starts
 from lewm.plan import tokens_cost
 
 SIZE, END, BUDGET = 32, 3, 10

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from lewm.cli.show import counted, number_text, rate_text
+from lewm.cli.show import counted, number_text, rate_text, short_text
 
 Row = tuple[str, str, str]
 """A measure, this run's number, and what a trivial rival gets."""
@@ -35,12 +35,22 @@ def number_rows(results: Mapping[str, Any]) -> list[Row]:
             ("State R², linear probe", number_text(probe["r2"]), f"{number_text(probe['random_r2'])} (random encoder)")
         )
     rows.append(("Rank correlation of the cost", number_text(cost["rank_correlation"]), "0.00 (no order)"))
+    rows += _pose_rows(results.get("pose_sensitivity"))
     if results["planning"] is not None:
         rows += planning_rows(results["planning"])
         for name in ("planner_alone", "cost_alone") if "split_episodes" in cost else ():
             rate = rate_text(cost[f"{name}_success"], cost[f"{name}_ci95"])
             count = counted(cost["split_episodes"], "episode")
             rows.append((f"{name.replace('_', ' ').capitalize()}, {count}", rate, ""))
+    return rows
+
+
+def _pose_rows(pose: Mapping[str, Any] | None) -> list[Row]:
+    """Return what a change of each part of the pose is worth, beside pixels."""
+    rows = []
+    for part in [] if pose is None else pose["parts"]:
+        ours, pixels = (short_text(part[name][0]) for name in ("latent", "pixels"))
+        rows.append((f"Distance of {part['name']}, over random", ours, f"{pixels} (pixels)"))
     return rows
 
 
@@ -65,8 +75,11 @@ def planning_rows(planning: Mapping[str, Any]) -> list[Row]:
     ours = rate_text(planning["success_rate"], planning["ci95"])
     chance = rate_text(planning["random_success_rate"], planning["random_ci95"])
     planner = "Policy's" if planning["planner"] is None else planning["planner"].upper()
-    title = f"{planner} success, {counted(planning['episodes'], 'episode')}"
+    by = f", {planning['protocol']}" if planning.get("protocol") else ""  # none of before there were protocols
+    title = f"{planner} success{by}, {counted(planning['episodes'], 'episode')}"
     rows = [(title, ours, f"{chance} (random)")]
+    if planning.get("presolved"):
+        rows.append(("Starts left out, at the goal already", str(planning["presolved"]), ""))
     if planning.get("by_start") is None:  # a region; or measured before starts were told apart
         at_start = f"{planning['solved_at_start']:.0%}"
         return [*rows, ("Solved before the first action", at_start, f"{at_start} (doing nothing)")]

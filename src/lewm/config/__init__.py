@@ -1,6 +1,6 @@
 """Settings of a run: what every run has, what every family's settings have, and the checks. No torch."""
 
-from lewm.config.common import ActionConfig, ControlMode, DataConfig, EvalConfig, PlanConfig, TrainConfig
+from lewm.config.common import ActionConfig, ControlMode, DataConfig, EvalConfig, EvalProtocol, PlanConfig, TrainConfig
 from lewm.config.family_settings import EncoderSettings, FamilySettings, JepaSettings
 from lewm.config.run_config import Config, flat, setting_types
 
@@ -11,6 +11,7 @@ __all__ = [
     "DataConfig",
     "EncoderSettings",
     "EvalConfig",
+    "EvalProtocol",
     "FamilySettings",
     "JepaSettings",
     "PlanConfig",

@@ -11,6 +11,8 @@ from lewm.config.choices import PlannerName
 
 ControlMode = Literal["unknown", "position", "displacement", "velocity"]
 """What a continuous action commands: where to be, how far to move from here, or how fast to move."""
+EvalProtocol = Literal["standard", "moderate", "strict"]
+"""Which starts count, and what success is; each task says it by `Task.rule`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -168,6 +170,8 @@ class PlanConfig:
 class EvalConfig:
     """What `lewm eval` measures, on held-out episodes."""
 
+    protocol: EvalProtocol = "standard"
+    """What success is and which starts count, from the most lenient to the strictest."""
     episodes: int = 200
     """Closed-loop episodes."""
     split_episodes: int = 50

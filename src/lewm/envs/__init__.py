@@ -6,6 +6,7 @@ from lewm.envs.push_t import PushT
 from lewm.envs.reacher import Reacher
 from lewm.envs.record import Recorder, record
 from lewm.envs.registry import TASKS, make_task
+from lewm.envs.rule import PosePart, Rule
 from lewm.envs.task import Behaviour, Task
 from lewm.envs.two_room import TwoRoom, TwoRoomDiscrete
 
@@ -13,9 +14,11 @@ __all__ = [
     "TASKS",
     "Arm",
     "Behaviour",
+    "PosePart",
     "PushT",
     "Reacher",
     "Recorder",
+    "Rule",
     "Task",
     "TwoRoom",
     "TwoRoomDiscrete",

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lewm.config import ControlMode
+from lewm.envs.rule import PosePart
 from lewm.envs.task import Behaviour, Task, check_state
 
 LINKS = (0.24, 0.20)  # lengths; the frame is the unit square, x to the right and y down
@@ -46,6 +47,10 @@ class Arm(Task):
     control_mode: ClassVar[ControlMode] = "position"
     default_image_size: ClassVar[int] = 96
     hold: ClassVar[int] = HOLD
+    pose: ClassVar[tuple[PosePart, ...]] = (  # stretched out, a radian of the shoulder moves the tip by the reach
+        PosePart(name="the shoulder's angle", entries=("shoulder",), step=HELD_WITHIN, angle=True),
+        PosePart(name="the elbow's angle", entries=("elbow",), step=HELD_WITHIN, angle=True),
+    )
 
     def __init__(self, image_size: int = 96) -> None:
         super().__init__(image_size)

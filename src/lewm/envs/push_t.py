@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lewm.config import ControlMode
+from lewm.config import ControlMode, EvalProtocol
+from lewm.envs.rule import PosePart, Rule
 from lewm.envs.task import Behaviour, Task, check_state, straight_within_bounds
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 ARENA = 512
 REACH = 100.0
 SUCCESS_POSITION, SUCCESS_ANGLE = 20.0, np.pi / 9
+STRICT_POSITION, STRICT_ANGLE, STRICT_STEPS = 10.0, np.pi / 18, 3
 # The walls' inner faces, and the same less the agent's radius of 15: where its disc stays clear of them.
 _INSIDE = (7.0, 504.0)
 _AGENT_INSIDE = (22.0, 489.0)
@@ -46,6 +48,11 @@ class PushT(Task):
     action_kind: ClassVar[Literal["continuous", "discrete"]] = "continuous"
     control_mode: ClassVar[ControlMode] = "displacement"
     action_size: ClassVar[int] = 2
+    pose: ClassVar[tuple[PosePart, ...]] = (
+        PosePart(name="the disc's position", entries=("agent_x", "agent_y"), step=SUCCESS_POSITION),
+        PosePart(name="the block's position", entries=("block_x", "block_y"), step=SUCCESS_POSITION),
+        PosePart(name="the block's angle", entries=("block_angle",), step=SUCCESS_ANGLE, angle=True),
+    )
     action_names: ClassVar[tuple[str, ...]] = ("target_x", "target_y")
 
     def __init__(self, image_size: int = 64) -> None:
@@ -66,10 +73,20 @@ class PushT(Task):
         """
         self._state = check_state(state, self.state_names)
 
+    def possible(self, state: ArrayLike) -> bool:
+        """Tell whether disc and block fit into the arena, clear of each other."""
+        array = np.asarray(state, dtype=np.float32)
+        within = ((array[:2] >= _AGENT_INSIDE[0]) & (array[:2] <= _AGENT_INSIDE[1])).all()
+        return bool(within) and super().possible(array) and self._arena.fits(array)
+
     def success(self, state: ArrayLike, goal: ArrayLike) -> NDArray[np.bool_]:
         """Tell whether states (..., 7) are within 20 units and 20 degrees of goals (..., 7)."""
         position, angle = _difference(state, goal)
         return (position < SUCCESS_POSITION) & (angle < SUCCESS_ANGLE)
+
+    def rule(self, protocol: EvalProtocol) -> Rule:
+        """Return what success is: by `strict`, the block alone, half as far off, for three steps in a row."""
+        return Rule(inside=_block_placed, steps=STRICT_STEPS) if protocol == "strict" else super().rule(protocol)
 
     def distance(self, state: ArrayLike, goal: ArrayLike) -> NDArray[np.float64]:
         """Return the larger of position / 20 and angle / 20 degrees between states (..., 7): below 1 is success."""
@@ -232,6 +249,13 @@ def _difference(state: ArrayLike, goal: ArrayLike) -> tuple[NDArray[np.float64],
     """Return the distance of both positions taken together, and the angle in [0, pi] between the blocks."""
     offset = np.asarray(state, dtype=np.float64) - np.asarray(goal, dtype=np.float64)
     return np.linalg.norm(offset[..., :4], axis=-1), np.abs((offset[..., 4] + np.pi) % (2.0 * np.pi) - np.pi)
+
+
+def _block_placed(state: ArrayLike, goal: ArrayLike) -> NDArray[np.bool_]:
+    """Tell whether the blocks of states (..., 7) are within 10 units and 10 degrees of those of goals (..., 7)."""
+    apart = np.asarray(state, dtype=np.float64)[..., 2:4] - np.asarray(goal, dtype=np.float64)[..., 2:4]
+    _, angle = _difference(state, goal)
+    return (np.linalg.norm(apart, axis=-1) < STRICT_POSITION) & (angle < STRICT_ANGLE)
 
 
 @cache

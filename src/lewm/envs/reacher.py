@@ -13,9 +13,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lewm.config import EvalProtocol
+from lewm.envs.rule import PosePart, Rule
 from lewm.envs.task import Behaviour, Task, check_state
 
 SUCCESS_ANGLE = 0.05
+STRICT_DISTANCE, STRICT_STEPS = 0.01, 2  # metres between fingertips
 WRIST_LIMIT = np.radians(160.0)
 _DRAWN = 256  # pixels, at least, before a frame is averaged down
 _HIDDEN = 4  # a group of shapes that is not drawn
@@ -43,6 +46,10 @@ class Reacher(Task):
     action_kind: ClassVar[Literal["continuous", "discrete"]] = "continuous"
     action_size: ClassVar[int] = 2
     action_names: ClassVar[tuple[str, ...]] = ("shoulder_torque", "wrist_torque")
+    pose: ClassVar[tuple[PosePart, ...]] = (
+        PosePart(name="the shoulder's angle", entries=("shoulder",), step=SUCCESS_ANGLE, angle=True),
+        PosePart(name="the wrist's angle", entries=("wrist",), step=SUCCESS_ANGLE, angle=True),
+    )
 
     def __init__(self, image_size: int = 64) -> None:
         super().__init__(image_size)
@@ -70,6 +77,17 @@ class Reacher(Task):
     def success(self, state: ArrayLike, goal: ArrayLike) -> NDArray[np.bool_]:
         """Tell whether both angles of states (..., 4) are within 0.05 radians of those of goals (..., 4)."""
         return self.distance(state, goal) < 1.0
+
+    def rule(self, protocol: EvalProtocol) -> Rule:
+        """Return what success is: by `strict`, the fingertip within 1 cm of its place in the goal, two steps in a row.
+
+        `distance` takes the shoulder's shorter way round, so `moderate` needs no rule of its own.
+        """
+        return Rule(inside=self._tip_placed, steps=STRICT_STEPS) if protocol == "strict" else super().rule(protocol)
+
+    def _tip_placed(self, state: ArrayLike, goal: ArrayLike) -> NDArray[np.bool_]:
+        apart = self._arm.tip(np.asarray(state, dtype=np.float64)) - self._arm.tip(np.asarray(goal, dtype=np.float64))
+        return np.linalg.norm(apart, axis=-1) <= STRICT_DISTANCE
 
     def distance(self, state: ArrayLike, goal: ArrayLike) -> NDArray[np.float64]:
         """Return the larger of both angles between states (..., 4), over 0.05 radians: below 1 is success.
@@ -153,15 +171,19 @@ class _Arm:
         large = self._renderer.render().reshape(size, times, size, times, 3)
         return np.rint(large.sum((1, 3), dtype=np.uint32) / times**2).astype(np.uint8)
 
-    def fingertip(self, states: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return at which pixels (..., 2) the camera, which looks straight down, sees the tip in states (..., 4)."""
+    def tip(self, states: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return where the fingertip is in states (..., 4), from the shoulder, (..., 2) in metres."""
         shoulder, both = states[..., 0], states[..., 0] + states[..., 1]
         upper, lower = (self._model.body(name).pos[0] for name in ("hand", "finger"))
         x, y = upper * np.cos(shoulder) + lower * np.cos(both), upper * np.sin(shoulder) + lower * np.sin(both)
+        return np.stack((x, y), axis=-1)
+
+    def fingertip(self, states: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return at which pixels (..., 2) the camera, which looks straight down, sees the tip in states (..., 4)."""
         camera = self._model.camera("fixed")
         depth = camera.pos[2] - self._model.body("arm").pos[2]
         half = depth * np.tan(np.radians(camera.fovy[0]) / 2)  # of what the frame shows
-        return self._image_size / 2 * (1.0 + np.stack((x, -y), axis=-1) / half)
+        return self._image_size / 2 * (1.0 + self.tip(states) * (1.0, -1.0) / half)
 
     def _place(self, state: NDArray[np.float32]) -> None:
         self._mujoco.mj_resetData(self._model, self._data)

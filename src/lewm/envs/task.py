@@ -7,7 +7,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lewm.config import ControlMode
+from lewm.config import ControlMode, EvalProtocol
+from lewm.envs.rule import PosePart, Rule
 
 SMALLEST_IMAGE, LARGEST_IMAGE = 16, 512
 
@@ -45,6 +46,8 @@ class Task(gymnasium.Env[NDArray[np.uint8], Any]):
     control_mode: ClassVar[ControlMode] = "unknown"
     hold: ClassVar[int] = 0
     """Last environment steps of an episode in which the goal must hold; 0 where reaching it once is enough."""
+    pose: ClassVar[tuple[PosePart, ...]] = ()
+    """The parts of the pose that a goal asks for; empty where the task does not say."""
     default_image_size: ClassVar[int] = 64
     """Height and width of a frame in pixels, if nothing else is asked for."""
 
@@ -80,6 +83,16 @@ class Task(gymnasium.Env[NDArray[np.uint8], Any]):
             ValueError: If the state has another shape or is not a possible one.
         """
 
+    def possible(self, state: ArrayLike) -> bool:
+        """Tell whether the task can be in a state (S,); its own stays as it is."""
+        present = self.state
+        try:
+            self.set_state(state)
+        except ValueError:
+            return False
+        self.set_state(present)
+        return True
+
     def command(self, states: ArrayLike) -> NDArray[np.float32]:
         """Return the commands (M, A) under which the task rests in states (M, S); only where actions are positions."""
         raise NotImplementedError
@@ -87,6 +100,14 @@ class Task(gymnasium.Env[NDArray[np.uint8], Any]):
     @abstractmethod
     def success(self, state: ArrayLike, goal: ArrayLike) -> NDArray[np.bool_]:
         """Tell whether states (..., S) have reached goals (..., S); the leading axes broadcast."""
+
+    def rule(self, protocol: EvalProtocol) -> Rule:
+        """Return what success is under a protocol.
+
+        Here it is `success` under all of them, in the last `hold` steps where the task wants a goal to be held. A task
+        that has other rules for `moderate` or `strict` says them here; `standard` must stay this one.
+        """
+        return Rule(inside=self.success, steps=max(self.hold, 1), at_end=self.hold > 0)
 
     @abstractmethod
     def distance(self, state: ArrayLike, goal: ArrayLike) -> NDArray[np.float64]:

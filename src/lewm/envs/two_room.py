@@ -1,17 +1,20 @@
 """Two-Room: a disc in two square rooms that a wall with one door divides, with continuous or discrete moves."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lewm.config import ControlMode
+from lewm.config import ControlMode, EvalProtocol
+from lewm.envs.rule import PosePart, Rule
 from lewm.envs.task import Behaviour, Task, check_state, straight_within_bounds
 
 RADIUS = 0.05
 STEP = 0.04
 SUCCESS_DISTANCE = 0.07
+STRICT_DISTANCE = SUCCESS_DISTANCE / 2
 WALL_X = (0.47, 0.53)
 DOOR_Y = (0.38, 0.62)
 SUBSTEPS = 4
@@ -21,6 +24,10 @@ _WALL_COLOUR, _AGENT_COLOUR = (38, 42, 60), (220, 30, 40)
 _CENTRE_Y = 0.5 * (DOOR_Y[0] + DOOR_Y[1])
 _HALF_GAP = 0.5 * (DOOR_Y[1] - DOOR_Y[0]) - RADIUS  # room for the disc's centre on either side of the door's middle
 _ROUNDING = 1e-5  # of states, which are float32
+# Of one action, seen as a straight line: what it cuts off a post that the disc slides round, and how far it goes along
+# an axis, at most, where a post pushes the disc on.
+_CUT = RADIUS - np.sqrt(RADIUS**2 - STEP**2 / 2)
+_LONGEST = 1.2 * STEP
 _MOUTH_X = (WALL_X[0] - RADIUS - 0.02, WALL_X[1] + RADIUS + 0.02)
 
 
@@ -38,6 +45,9 @@ class TwoRoom(Task):
     control_mode: ClassVar[ControlMode] = "displacement"
     action_size: ClassVar[int] = 2
     action_names: ClassVar[tuple[str, ...]] = ("move_x", "move_y")
+    pose: ClassVar[tuple[PosePart, ...]] = (
+        PosePart(name="the disc's position", entries=("x", "y"), step=SUCCESS_DISTANCE),
+    )
 
     def __init__(self, image_size: int = 64) -> None:
         super().__init__(image_size)
@@ -63,6 +73,18 @@ class TwoRoom(Task):
     def success(self, state: ArrayLike, goal: ArrayLike) -> NDArray[np.bool_]:
         """Tell whether positions (..., 2) are within 0.07 of goals (..., 2)."""
         return np.linalg.norm(np.asarray(state) - np.asarray(goal), axis=-1) < SUCCESS_DISTANCE
+
+    def rule(self, protocol: EvalProtocol) -> Rule:
+        """Return what success is: by `moderate` and `strict`, only ways from one room to the other count.
+
+        By `strict` the disc must come twice as close, and every step of its way must be one that leads through no wall.
+        """
+        rule = super().rule(protocol)
+        if protocol == "standard":
+            return rule
+        if protocol == "moderate":
+            return replace(rule, counts=_in_other_room)
+        return replace(rule, inside=_close, legal=_legal, counts=_in_other_room)
 
     def distance(self, state: ArrayLike, goal: ArrayLike) -> NDArray[np.float64]:
         """Return the length of the shortest way between positions (..., 2), through the door where need be.
@@ -205,6 +227,33 @@ def _fits(position: NDArray[np.float64]) -> bool:
     """Tell whether the disc fits at a position (2,), but for rounding."""
     clear = np.hypot(*_from_post(position)) >= RADIUS - _ROUNDING
     return bool(clear and (np.abs(position - 0.5) <= 0.5 - RADIUS + _ROUNDING).all())
+
+
+def _close(state: ArrayLike, goal: ArrayLike) -> NDArray[np.bool_]:
+    """Tell whether positions (..., 2) are within half of the usual distance of goals (..., 2)."""
+    return np.linalg.norm(np.asarray(state) - np.asarray(goal), axis=-1) < STRICT_DISTANCE
+
+
+def _in_other_room(state: ArrayLike, goal: ArrayLike) -> NDArray[np.bool_]:
+    """Tell whether discs at (..., 2) and at goals (..., 2) are in different rooms, none of them in the door."""
+    sides = []
+    for x in (np.asarray(state)[..., 0], np.asarray(goal)[..., 0]):
+        left, right = x <= WALL_X[0] - RADIUS + _ROUNDING, x >= WALL_X[1] + RADIUS - _ROUNDING
+        sides.append(right.astype(np.int64) - left)
+    return sides[0] * sides[1] == -1
+
+
+def _legal(before: ArrayLike, after: ArrayLike) -> NDArray[np.bool_]:
+    """Tell whether the disc can move from positions (..., 2) to the next ones (..., 2) by one action.
+
+    It goes no further than an action moves it, and meets neither the wall nor the border on the straight line between.
+    """
+    start, end = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
+    share = np.linspace(0.0, 1.0, 2 * SUBSTEPS + 1)[:, None]
+    way = start[..., None, :] + share * (end - start)[..., None, :]  # (..., points, 2)
+    clear = (np.hypot(*np.moveaxis(_from_post(way), -1, 0)) >= RADIUS - _CUT - _ROUNDING).all(axis=-1)
+    inside = (np.abs(way - 0.5) <= 0.5 - RADIUS + _ROUNDING).all(axis=(-2, -1))
+    return clear & inside & (np.abs(end - start) <= _LONGEST).all(axis=-1)
 
 
 def _push_out(position: NDArray[np.float64]) -> NDArray[np.float64]:

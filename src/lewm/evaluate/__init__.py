@@ -1,6 +1,6 @@
 """Evaluation: prediction, probes, the cost, closed loop, and what they say together."""
 
-from lewm.evaluate.closed_loop import Loop, Starts, make_starts, run_closed_loop, wilson_interval
+from lewm.evaluate.closed_loop import Loop, run_closed_loop, wilson_interval
 from lewm.evaluate.cost_order import rank_correlation
 from lewm.evaluate.doctor import verdict
 from lewm.evaluate.evaluation import Evaluation, evaluate_model, evaluate_run, plan_model, plan_run
@@ -9,6 +9,7 @@ from lewm.evaluate.own_env import EnvGoal, evaluate_env
 from lewm.evaluate.prediction import PredictionReport, measure_prediction
 from lewm.evaluate.pretrained import evaluate_pretrained, plan_pretrained
 from lewm.evaluate.probe import ProbeReport, measure_probes
+from lewm.evaluate.starts import Starts, make_starts
 
 __all__ = [
     "EnvGoal",

@@ -7,7 +7,7 @@ it may see: frames for the model, the state itself for the planner alone.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
 
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lewm.config import Config, PlanConfig
-from lewm.data.store import Store
 from lewm.envs import Task
 from lewm.evaluate.frames import encode_frames
+from lewm.evaluate.judge import Judge, Watch
+from lewm.evaluate.starts import Starts
 from lewm.families.family import PolicyModel, WorldModel
 from lewm.plan import (
     ActionSpace,
@@ -27,7 +28,6 @@ from lewm.plan import (
     GoalCost,
     LatentController,
     RecedingHorizon,
-    Region,
     StepsToGo,
     latent_cost_fn,
     over_horizon,
@@ -36,37 +36,6 @@ from lewm.plan import (
 Policy = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray]
 """Environment actions (E', L, A) or (E', L) from states (E', m, S), those after each model step since the last call,
 and the numbers (E',) of the episodes that go on: increasing, each among those of the last call."""
-Success = Callable[[NDArray[np.float32]], NDArray[np.bool_]]
-"""Whether states (E, L, S) of E episodes have reached their goals, (E, L)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Starts:
-    """Where episodes start, at a moment of a held-out trajectory, and where they shall end.
-
-    Args:
-        index: (E,) the start's frame in the store.
-        state: (E, S) the start's state.
-        goal_state: (E, S) the goal's state; NaN where the goal is more than one state.
-        goal_frame: (E, height, width, 3) uint8, the goal's frame; black where the goal has none.
-        region: What the model's plans are to reach instead of the goal's frame, for a goal given by the state.
-    """
-
-    index: NDArray[np.int64]
-    state: NDArray[np.float32]
-    goal_state: NDArray[np.float32]
-    goal_frame: NDArray[np.uint8]
-    region: Region | None = None
-
-    def first(self, count: int) -> "Starts":
-        """Return the first `count` episodes."""
-        return replace(
-            self,
-            index=self.index[:count],
-            state=self.state[:count],
-            goal_state=self.goal_state[:count],
-            goal_frame=self.goal_frame[:count],
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +43,7 @@ class Loop:
     """What closed-loop episodes came to.
 
     Args:
-        solved_at: (E,) the environment step, from 1, at which the goal was first reached; -1 for never.
+        solved_at: (E,) the environment step, from 1, with which the episode succeeded; -1 for never.
         states: (E, budget + 1, S) the way, from the start on. An episode ends with its success, whose state stays.
     """
 
@@ -129,44 +98,11 @@ def newcombe_interval(
     )
 
 
-def make_starts(store: Store, episodes: NDArray[np.int64], *, count: int, goal_offset: int, seed: int) -> Starts:
-    """Draw starts and goals from held-out trajectories: the goal is the frame `goal_offset` environment steps ahead.
-
-    Starts are spread evenly over the episodes. A goal that is as good as reached at the start is kept, as the published
-    protocol keeps it; how many there are is reported.
-
-    Args:
-        store: A store with states.
-        episodes: Held-out episodes.
-        count: E, starts wanted; there are fewer when the episodes have fewer.
-        goal_offset: Environment steps from start to goal.
-        seed: Seed of the draw.
-
-    Raises:
-        ValueError: If no held-out episode is long enough.
-    """
-    assert store.states is not None
-    rng = np.random.default_rng(seed)
-    begin, end = store.episodes.start[episodes], (store.episodes.start + store.episodes.length)[episodes] - goal_offset
-    per_episode = [rng.permutation(np.arange(*bounds)) for bounds in zip(begin.tolist(), end.tolist(), strict=True)]
-    index = np.concatenate(per_episode)
-    if len(index) == 0:
-        longest = int(store.episodes.length[episodes].max())
-        raise ValueError(
-            f"eval.goal_offset={goal_offset}: held-out episodes of {store.path} have at most {longest} frames; "
-            f"use at most {longest - 1} or longer episodes"
-        )
-    turn = np.concatenate([np.arange(len(part)) for part in per_episode])  # the first start of each episode comes first
-    index = index[np.lexsort((rng.random(len(index)), turn))][:count]
-    goal = index + goal_offset
-    return Starts(index, store.states[index], store.states[goal], store.frames[goal])
-
-
 def run_closed_loop(
     task: Task,
     starts: Starts,
     policy: Policy,
-    success: Success,
+    judge: Judge,
     *,
     budget: int,
     frame_skip: int,
@@ -174,15 +110,15 @@ def run_closed_loop(
 ) -> Loop:
     """Let a policy act from every start, all in one batch, until the budget is spent or every goal is reached.
 
-    An episode whose goal is reached leaves the batch: nothing is decided, simulated or drawn for it any more. Where the
-    task wants a goal to be held, for the last `task.hold` steps of the budget, every episode lasts for all of it.
+    An episode that succeeds leaves the batch: nothing is decided, simulated or drawn for it any more. Where the rule
+    wants a goal to be held at the end, for the last steps of the budget, every episode lasts for all of it.
 
     Args:
         task: The true dynamics.
         starts: E starts and goals.
         policy: Called with the starts, then with the states (E', m, S) after each of the m model steps that it asked
             for, of the episodes that have not reached their goals.
-        success: Tells which states have reached the goals.
+        judge: Tells which states are at the goals, and what success is.
         budget: Environment steps of an episode.
         frame_skip: Environment steps of a model step.
         tick: Called after every decision.
@@ -190,13 +126,14 @@ def run_closed_loop(
     states = np.repeat(starts.state[:, None], budget + 1, axis=1)
     solved_at = np.full(len(states), -1, dtype=np.int64)
     going_on, seen, done = np.arange(len(states)), states[:, :1], 0
+    watch = Watch(judge, len(states))
     while done < budget and len(going_on):
         actions = policy(seen, going_on)[:, : budget - done]
         way = task.simulate(states[going_on, done], actions)  # (E', L, S)
         after = slice(done + 1, done + 1 + way.shape[1])
         states[going_on, after] = way
         states[going_on, after.stop :] = way[:, -1:]
-        reached = success(states[:, after])[going_on] & (task.hold == 0)  # (E', L)
+        reached = watch.succeeds(states[going_on, done], way, going_on)  # (E', L)
         solved = reached.any(axis=1)
         for episode, step in zip(going_on[solved], after.start + reached[solved].argmax(axis=1), strict=True):
             solved_at[episode] = step
@@ -205,23 +142,9 @@ def run_closed_loop(
         done += way.shape[1]
         if tick is not None:
             tick()
-    if task.hold:
-        solved_at = held_from(success(states[:, 1:]), task.hold)
+    if judge.rule.at_end:
+        solved_at = watch.held_since(budget)
     return Loop(solved_at, states)
-
-
-def held_from(inside: NDArray[np.bool_], hold: int) -> NDArray[np.int64]:
-    """Return the step, from 1, since which states are at the goal to the end, (E,), of whether they are, (E, budget).
-
-    It is -1 where that is for fewer than `hold` steps.
-    """
-    lasting = np.logical_and.accumulate(inside[:, ::-1], axis=1).sum(axis=1)
-    return np.where(lasting >= hold, inside.shape[1] - lasting + 1, -1)
-
-
-def reaches(task: Task, starts: Starts) -> Success:
-    """Return the task's own test: whether states (E, L, S) are as good as the goals' states."""
-    return lambda states: task.success(states, starts.goal_state[:, None])
 
 
 def random_policy(task: Task, *, seed: int, length: int) -> Policy:

@@ -1,7 +1,8 @@
 """What the numbers say together: whether the model learnt, and which part fails if it does not plan."""
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lewm.evaluate.closed_loop import newcombe_interval
@@ -38,8 +39,14 @@ def verdict(results: Mapping[str, Any]) -> tuple[bool | None, str]:
 
     Returns:
         Whether the model learnt, None where too little was measured to tell, and one sentence that says why, with the
-        numbers it rests on.
+        numbers it rests on. A second one names the parts of the pose that the distance is blind to, if there are any.
     """
+    learnt, sentence = _verdict(results)
+    blind = (results.get("pose_sensitivity") or {}).get("blind")
+    return learnt, f"{sentence} Its distance is blind to {_listed(blind)}." if blind else sentence
+
+
+def _verdict(results: Mapping[str, Any]) -> tuple[bool | None, str]:
     if results["spectrum"] is None:
         return _judge_policy(results["planning"])
     failure = _representation_failure(results)
@@ -66,6 +73,45 @@ def verdict(results: Mapping[str, Any]) -> tuple[bool | None, str]:
             f"{_few(planning['episodes'])} whether the model plans: {good}, and {reached}; {_more_episodes(planning)}."
         )
     return False, f"The model predicts but does not plan: {good}, yet {reached}; {_planning_failure(results)}."
+
+
+def pose_verdict(pose: Mapping[str, Any]) -> str:
+    """Say in one sentence which part of the pose the distance of representations is blind to, or tells apart the least.
+
+    Args:
+        pose: The `pose_sensitivity` part of `eval.json`.
+    """
+    seen = [part for part in pose["parts"] if part["weight"] is not None]
+    if not seen:
+        return "Whether the distance is blind to a part of the pose cannot be told: no change moves the representation."
+    best, least = (choose(seen, key=lambda part: part["weight"]) for choose in (max, min))
+    if pose["blind"]:
+        weighs = "weighs" if len(pose["blind"]) == 1 else "weigh"
+        told = [f"{part['weight']:.1%}" for part in seen if part["name"] in pose["blind"]]
+        return (
+            f"The distance is blind to {_listed(pose['blind'])}: changed by the tolerance of success, this {weighs} "
+            f"{_listed(told)} of what {best['name']} does, at most."
+        )
+    if len(seen) == 1:
+        return f"The distance sees the pose: changed by the tolerance of success, {_worth(best)} of {_RANDOM}."
+    return (
+        f"The distance sees every part of the pose: changed by the tolerance of success, {_worth(best)} of {_RANDOM}, "
+        f"the most, and {_worth(least)}, the least."
+    )
+
+
+_RANDOM = "the squared distance of two random frames"
+
+
+def _worth(part: Mapping[str, Any]) -> str:
+    """Say what a part's tolerance of success is worth."""
+    step = f"{math.degrees(part['step']):.3g} degrees" if part["angle"] else f"{part['step']:.3g}"
+    return f"{part['name']} ({step}) gives {part['latent'][0]:.2g}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Join names as a sentence does."""
+    return " and ".join((", ".join(names[:-1]), names[-1])) if len(names) > 1 else names[0]
 
 
 def planning_verdict(planning: Mapping[str, Any]) -> str:
@@ -114,7 +160,8 @@ def _reached(planning: Mapping[str, Any]) -> str:
         _rate(planning, *keys) for keys in (("success_rate", "ci95"), ("random_success_rate", "random_ci95"))
     )
     who = "it" if planning["planner"] is None else planning["planner"].upper()
-    reached = f"{who} reaches {ours} of {planning['episodes']} goals, a random policy {chance}"
+    by = f" by the {planning['protocol']} protocol" if planning.get("protocol") else ""
+    reached = f"{who} reaches {ours} of {planning['episodes']} goals{by}, a random policy {chance}"
     if planning.get("straight_success_rate") is not None:  # to a region, no way is straight
         reached += f", moving straight {_rate(planning, 'straight_success_rate', 'straight_ci95')}"
     return reached

@@ -49,7 +49,7 @@ from torch import Tensor
 from lewm.config import Config, PlanConfig
 from lewm.data.importers.images import LABEL
 from lewm.data.store import Store, split_episodes
-from lewm.envs import TASKS, Task, make_task
+from lewm.envs import TASKS, Rule, Task, make_task
 from lewm.envs.registry import known_task
 from lewm.evaluate.angles import RADIANS, full_turns
 from lewm.evaluate.class_probe import LabelledImages, measure_classes
@@ -58,24 +58,24 @@ from lewm.evaluate.closed_loop import (
     Loop,
     ModelPolicy,
     Policy,
-    Starts,
-    Success,
     cost_alone,
-    make_starts,
     planner_alone,
     random_policy,
-    reaches,
     run_closed_loop,
     straight_policy,
     wilson_interval,
 )
 from lewm.evaluate.cost_order import CostReport, measure_cost
-from lewm.evaluate.doctor import verdict
+from lewm.evaluate.doctor import pose_verdict, verdict
 from lewm.evaluate.frames import draw_frames, encode_frames, episode_of
 from lewm.evaluate.goal_reading import StateGoalReader, aim, read_goal
+from lewm.evaluate.judge import Judge, reaches
+from lewm.evaluate.pose_sensitivity import FRAMES, measure_pose_sensitivity
 from lewm.evaluate.prediction import measure_prediction, nearest, prediction_clips, roll_out_clips
 from lewm.evaluate.probe import ProbeReport, ProbeSet, measure_probes
 from lewm.evaluate.recording import Recording, episode_places, record_episodes
+from lewm.evaluate.starts import NAME as STARTS_NAME
+from lewm.evaluate.starts import Starts, digest, make_starts, starts_text
 from lewm.families.family import PolicyModel, WorldModel
 from lewm.files import atomic_path, check_file, write_text
 from lewm.objective.spectrum import spectrum_report
@@ -194,7 +194,7 @@ def evaluate_run(
     config: Config | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Evaluate a run and write `eval.json` and `eval.npz` into its folder.
+    """Evaluate a run and write `eval.json`, `eval.npz` and `starts.json` into its folder.
 
     Args:
         run: Run folder.
@@ -211,11 +211,16 @@ def evaluate_run(
             files cannot be written.
     """
     run = Path(run)
-    for name in ("eval.npz", "eval.json"):
+    for name in ("eval.npz", "eval.json", STARTS_NAME):
         check_file(run / name, "run")
-    results, arrays = evaluate_model(open_run(run, data=data, device=device, config=config), progress=progress)
+    of = open_run(run, data=data, device=device, config=config)
+    results, arrays = evaluate_model(of, progress=progress)
     with atomic_path(run / "eval.npz") as temporary:
         np.savez_compressed(temporary, **arrays)  # pyright: ignore[reportArgumentType]
+    if of.task is None:
+        (run / STARTS_NAME).unlink(missing_ok=True)  # of an earlier evaluation, which had a task
+    else:
+        write_text(run / STARTS_NAME, _starts_text(of, draw_starts(of, of.task)))
     write_text(run / "eval.json", json.dumps(results, indent=2) + "\n")
     return results
 
@@ -233,7 +238,7 @@ def evaluate_model(of: Evaluation, *, progress: bool = True) -> tuple[dict[str, 
             results, arrays, library = _measure_representation(of)
         if of.config.action.kind == "none":
             with stage("classes", 1):
-                results |= dict.fromkeys(("prediction", "probe", "cost", "planning"))
+                results |= dict.fromkeys(("prediction", "probe", "cost", "pose_sensitivity", "planning"))
                 results["class_probe"] = _measure_classes(of)
             return _judged(results), arrays
         with stage("prediction", 1):
@@ -248,9 +253,11 @@ def evaluate_model(of: Evaluation, *, progress: bool = True) -> tuple[dict[str, 
         arrays |= {"cost_gap": cost.pairs.gap} | {f"cost_{name}": value for name, value in cost.costs.items()}
         if cost.distance is not None:
             arrays["cost_distance"] = cost.distance
-        results["planning"] = None
+        results["planning"] = results["pose_sensitivity"] = None
         if of.task is not None:
-            starts = _starts(of)
+            with stage("pose sensitivity", 1):
+                results["pose_sensitivity"] = _measure_pose(of, of.task)
+            starts = draw_starts(of, of.task)
             with stage("planning", decisions(of.config)) as tick:
                 results["planning"], episodes, success = _measure_planning(of, of.task, starts, library, probe, tick)
             if of.config.eval.split_episodes:
@@ -262,13 +269,13 @@ def evaluate_model(of: Evaluation, *, progress: bool = True) -> tuple[dict[str, 
 
 def _measure_decisions(of: Evaluation) -> dict[str, Any]:
     """Measure the closed loop of a model that decides without a plan; everything else is None."""
-    results = describe(of) | dict.fromkeys(("spectrum", "prediction", "probe", "cost", "planning"))
+    results = describe(of) | dict.fromkeys(("spectrum", "prediction", "probe", "cost", "pose_sensitivity", "planning"))
     if of.task is None:
         return _judged(results)
-    model, starts = of.model, _starts(of)
+    model, starts = of.model, draw_starts(of, of.task)
     assert isinstance(model, PolicyModel)
     policy = DecidingPolicy(model, of.task, starts, of.space)
-    planning, _ = measure_policy(of, of.task, starts, reaches(of.task, starts), policy)
+    planning, _ = measure_policy(of, of.task, starts, reaches(of.task, starts, of.config.eval.protocol), policy)
     results["planning"] = {
         **dict.fromkeys(field.name for field in dataclasses.fields(PlanConfig)),
         **planning,
@@ -342,14 +349,23 @@ def plan_model(
             f"task={of.spec.task}: planning in closed loop needs a known task and its states, of "
             f"{', '.join(TASKS)}; measure your own by lewm.evaluate_env, or give --goal to plan once from a frame"
         )
-    starts = _starts(of)
-    success, report = reaches(task, starts), {}
-    if goal is not None:
-        aimed = aim(goal, starts, task, of.store, lambda wanted: state_reader(of, goal, wanted, progress=progress))
-        starts, success, report = aimed.starts, aimed.success, {"goal": aimed.report}
+    protocol, report = of.config.eval.protocol, {}
+    if goal is None:
+        starts = draw_starts(of, task)
+        judge = reaches(task, starts, protocol)
+    else:
+        aimed = aim(
+            goal,
+            lambda rule: draw_starts(of, task, rule),
+            task,
+            of.store,
+            lambda wanted: state_reader(of, goal, wanted, progress=progress),
+            rule=task.rule(protocol),
+        )
+        starts, judge, report = aimed.starts, aimed.judge, {"goal": aimed.report}
     with show_progress(progress) as stage, stage("planning", decisions(of.config)) as tick:
         count = 0 if video is None else min(EXAMPLES, len(starts.index))
-        planning, loop, policy = _run_model(of, task, starts, success, tick, record=count)
+        planning, loop, policy = _run_model(of, task, starts, judge, tick, record=count)
     planning |= report
     if video is not None:
         library = _library(of)
@@ -400,6 +416,7 @@ def describe(of: Evaluation) -> dict[str, Any]:
     return {
         "preset": config.preset,
         "seed": config.seed,
+        "protocol": config.eval.protocol,
         "machine": machine(of.model.device),
         "data": {
             "task": of.spec.task,
@@ -563,19 +580,42 @@ def _measure_cost(of: Evaluation) -> CostReport:
     )
 
 
-def _starts(of: Evaluation) -> Starts:
+def _measure_pose(of: Evaluation, task: Task) -> dict[str, Any] | None:
+    assert of.store.states is not None
+    states = of.store.states[draw_frames(of.store, of.held_out, FRAMES, seed=of.config.seed)]
+    measured = measure_pose_sensitivity(
+        task, states, lambda frames: encode_frames(of.model.encode, frames, of.model.device), seed=of.config.seed
+    )
+    if measured is None:
+        return None
+    pose = dataclasses.asdict(measured)
+    return pose | {"verdict": pose_verdict(pose)}
+
+
+def draw_starts(of: Evaluation, task: Task, rule: Rule | None = None) -> Starts:
+    """Draw the closed loop's starts by the protocol, and by its rule for the task if no other is given."""
     settings = of.config.eval
     return make_starts(
-        of.store, of.held_out, count=settings.episodes, goal_offset=settings.goal_offset, seed=of.config.seed
+        of.store,
+        of.held_out,
+        count=settings.episodes,
+        goal_offset=settings.goal_offset,
+        seed=of.config.seed,
+        protocol=settings.protocol,
+        rule=rule or task.rule(settings.protocol),
     )
 
 
+def _starts_text(of: Evaluation, starts: Starts) -> str:
+    return starts_text(starts, of.store, protocol=of.config.eval.protocol, seed=of.config.seed)
+
+
 def _run_model(
-    of: Evaluation, task: Task, starts: Starts, success: Success, tick: Tick, *, record: int
+    of: Evaluation, task: Task, starts: Starts, judge: Judge, tick: Tick, *, record: int
 ) -> tuple[dict[str, Any], Loop, ModelPolicy]:
     """Run the model, the random policy and the straight way from the same starts, and sum up."""
     policy = ModelPolicy(of.model, of.config, task, starts, of.space, cost=of.learnt, record=record)
-    planning, loop = measure_policy(of, task, starts, success, policy, tick)
+    planning, loop = measure_policy(of, task, starts, judge, policy, tick)
     planning |= {
         "seconds_per_plan": policy.seconds / policy.plans,  # of one environment, planned in a batch
         "plans": policy.decisions,
@@ -587,27 +627,31 @@ def _run_model(
 
 
 def measure_policy(
-    of: Evaluation, task: Task, starts: Starts, success: Success, policy: Policy, tick: Tick | None = None
+    of: Evaluation, task: Task, starts: Starts, judge: Judge, policy: Policy, tick: Tick | None = None
 ) -> tuple[dict[str, Any], Loop]:
     """Run a policy, the random one and the straight way from the same starts; returns the rates, and its loop."""
     config = of.config
-    loop = _loop(of, task, starts, policy, success, tick)
-    chance = _loop(of, task, starts, random_policy(task, seed=config.seed, length=config.eval.budget), success, None)
+    loop = _loop(of, task, starts, policy, judge, tick)
+    chance = _loop(of, task, starts, random_policy(task, seed=config.seed, length=config.eval.budget), judge, None)
     return {
         "planner": config.plan.planner,
+        "protocol": config.eval.protocol,
         "episodes": len(starts.index),
+        "start_episodes": len(np.unique(episode_of(of.store, starts.index))),
+        "start_candidates": starts.candidates,
+        "presolved": starts.presolved,
+        "starts_left_out": starts.left_out,
+        "starts_sha256": digest(_starts_text(of, starts)),
         **_rate(loop.success),
         **_rate(chance.success, "random_"),
-        "solved_at_start": float(success(starts.state[:, None]).mean()),
-        **_by_start(of, task, starts, success, {"": loop, "random_": chance}),
+        "solved_at_start": float(judge(starts.state[:, None]).mean()),
+        **_by_start(of, task, starts, judge, {"": loop, "random_": chance}),
         "goal_offset": config.eval.goal_offset,
         "budget": config.eval.budget,
     }, loop
 
 
-def _by_start(
-    of: Evaluation, task: Task, starts: Starts, success: Success, loops: Mapping[str, Loop]
-) -> dict[str, Any]:
+def _by_start(of: Evaluation, task: Task, starts: Starts, judge: Judge, loops: Mapping[str, Loop]) -> dict[str, Any]:
     """Tell starts apart by what they ask for, and give the success of each kind, for every loop under its prefix.
 
     All is None where the goal is a region, to which no way is straight.
@@ -615,9 +659,9 @@ def _by_start(
     if np.isnan(starts.goal_state).any():
         return dict.fromkeys(("straight_success_rate", "straight_ci95", "by_start"))
     straight = run_closed_loop(
-        task, starts, straight_policy(task, starts), success, budget=of.config.eval.budget, frame_skip=1
+        task, starts, straight_policy(task, starts), judge, budget=of.config.eval.budget, frame_skip=1
     ).success
-    nothing = success(starts.state[:, None])[:, 0]
+    nothing = judge(starts.state[:, None])[:, 0]
     kinds = {"nothing": nothing, "straight": straight & ~nothing, "hard": ~straight & ~nothing}
     by_start: dict[str, Any] = {}
     for name, chosen in kinds.items():
@@ -640,7 +684,8 @@ def _measure_planning(
 ) -> tuple[dict[str, Any], dict[str, NDArray], NDArray[np.bool_]]:
     """Plan in closed loop; also record some episodes, with what their plans were imagined to lead through."""
     count = min(EXAMPLES, len(starts.index))
-    planning, loop, policy = _run_model(of, task, starts, reaches(task, starts), tick, record=count)
+    judge = reaches(task, starts, of.config.eval.protocol)
+    planning, loop, policy = _run_model(of, task, starts, judge, tick, record=count)
     recording = _record(of, task, starts, loop, policy, library)
     # Of the library, only the frames that something was nearest to are kept.
     unique, renumbered = np.unique(recording.plan_row, return_inverse=True)
@@ -677,9 +722,8 @@ def _measure_split(
         "planner_alone": planner_alone(task, some, space, plan, seed=config.seed),
         "cost_alone": cost_alone(of.model, of.cost, task, some, space, plan, seed=config.seed),
     }
-    reached = {
-        name: _loop(of, task, some, policy, reaches(task, some), tick).success for name, policy in policies.items()
-    }
+    judge = reaches(task, some, config.eval.protocol)
+    reached = {name: _loop(of, task, some, policy, judge, tick).success for name, policy in policies.items()}
     reached["model"] = success[:count]
     results: dict[str, Any] = {"split_episodes": count}
     for name, solved in reached.items():
@@ -688,9 +732,9 @@ def _measure_split(
     return results
 
 
-def _loop(of: Evaluation, task: Task, starts: Starts, policy: Policy, success: Success, tick: Tick | None) -> Loop:
+def _loop(of: Evaluation, task: Task, starts: Starts, policy: Policy, judge: Judge, tick: Tick | None) -> Loop:
     budget, frame_skip = of.config.eval.budget, of.config.data.frame_skip
-    return run_closed_loop(task, starts, policy, success, budget=budget, frame_skip=frame_skip, tick=tick)
+    return run_closed_loop(task, starts, policy, judge, budget=budget, frame_skip=frame_skip, tick=tick)
 
 
 def _project(tokens: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lewm.data.store import Store
-from lewm.envs import Task
+from lewm.envs import Rule, Task
 from lewm.evaluate.angles import RADIANS, near_the_data
-from lewm.evaluate.closed_loop import Starts, Success, reaches
+from lewm.evaluate.judge import Judge
 from lewm.evaluate.probe import (
     SMALLEST_STD,
     LinearProbe,
@@ -22,6 +22,7 @@ from lewm.evaluate.probe import (
     r2_score,
     validation_part,
 )
+from lewm.evaluate.starts import Starts
 from lewm.plan import FrameGoal, Region, RegionGoal, StateGoal, parse_goal
 from lewm.plan.goal import Goal
 
@@ -143,12 +144,12 @@ class Aim:
 
     Args:
         starts: Where they start, and the goal.
-        success: Tells which states have reached it.
+        judge: Tells which states are at it, and what success is.
         report: What is said of it in the results.
     """
 
     starts: Starts
-    success: Success
+    judge: Judge
     report: dict[str, Any]
 
 
@@ -168,22 +169,30 @@ def closed_loop_goal(text: str, names: tuple[str, ...]) -> Goal:
 
 
 def aim(
-    text: str, starts: Starts, task: Task, store: Store, reader: Callable[[StateGoal | RegionGoal], StateGoalReader]
+    text: str,
+    draw: Callable[[Rule], Starts],
+    task: Task,
+    store: Store,
+    reader: Callable[[StateGoal | RegionGoal], StateGoalReader],
+    *,
+    rule: Rule,
 ) -> Aim:
     """Turn all starts to one goal.
 
     Args:
         text: The goal, in a form of `lewm.plan.parse_goal`.
-        starts: Where the episodes start; their own goals are dropped.
+        draw: Draws where the episodes start, by a rule that knows the goal; their own goals are dropped.
         task: The true dynamics, by which success is told.
         store: The data, with its states.
         reader: Fits the probe for a goal given by the state.
+        rule: What success is, of a goal that is a state; of a region it says for how long alone.
 
     Raises:
         ValueError: If the text is no goal, or not one whose success the task can tell.
     """
     assert store.states is not None
     goal, names = closed_loop_goal(text, store.meta.state_names), store.meta.state_names
+    index = None
     match goal:
         case FrameGoal():
             index = frame_index(goal, store, text, "goal")
@@ -197,6 +206,11 @@ def aim(
             frame = task.render()
         case RegionGoal():
             state, frame = np.full(len(names), np.nan, dtype=np.float32), np.zeros_like(store.frames[0])
+    if isinstance(goal, RegionGoal):
+        here = replace(rule, inside=lambda states, _: goal.contains(np.asarray(states), names), counts=None)
+    else:
+        here = _towards(rule, state)
+    starts = draw(here)
     read = None if isinstance(goal, FrameGoal) else reader(goal)
     count = len(starts.index)
     starts = replace(
@@ -204,9 +218,19 @@ def aim(
         goal_state=np.repeat(state[None], count, axis=0),
         goal_frame=np.repeat(frame[None], count, axis=0),
         region=None if read is None else read.region,
+        goal_index=None if index is None else np.full(count, index),
     )
-    success = (lambda states: goal.contains(states, names)) if isinstance(goal, RegionGoal) else reaches(task, starts)
-    return Aim(starts, success, goal_report(text, read))
+    return Aim(starts, Judge(here, starts.goal_state), goal_report(text, read))
+
+
+def _towards(rule: Rule, goal: NDArray[np.float32]) -> Rule:
+    """Return the rule with one goal (S,) in place of every other."""
+    counts = rule.counts
+    return replace(
+        rule,
+        inside=lambda states, _: rule.inside(states, goal),
+        counts=None if counts is None else lambda states, _: counts(states, goal),
+    )
 
 
 def goal_report(text: str, read: StateGoalReader | None) -> dict[str, Any]:

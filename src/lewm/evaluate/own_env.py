@@ -22,11 +22,12 @@ from lewm.config import Config
 from lewm.data.fit import FrameFit, FrameFitter
 from lewm.data.store import Store
 from lewm.envs.record import action_kind, rendered
-from lewm.evaluate.closed_loop import held_from, newcombe_interval, wilson_interval
+from lewm.evaluate.closed_loop import newcombe_interval, wilson_interval
 from lewm.evaluate.doctor import env_verdict
 from lewm.evaluate.evaluation import Evaluation, open_run, require_actions, show_progress
 from lewm.evaluate.frames import episode_of
 from lewm.evaluate.goal_reading import frame_index
+from lewm.evaluate.judge import held_from
 from lewm.plan import LatentController, parse_frame
 from lewm.pretrained import pretrained_names
 from lewm.run_spec import RunSpec

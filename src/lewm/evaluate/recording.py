@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lewm.envs import Task
-from lewm.evaluate.closed_loop import Loop, Starts
+from lewm.evaluate.closed_loop import Loop
 from lewm.evaluate.frames import encode_frames
 from lewm.evaluate.prediction import nearest
+from lewm.evaluate.starts import Starts
 from lewm.families.family import WorldModel
 from lewm.plan.cost import GoalCost, goal_cost
 

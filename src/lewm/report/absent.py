@@ -6,7 +6,7 @@ from lewm.envs import TASKS
 from lewm.families.presets import FAMILIES
 from lewm.report.run_files import RunFiles
 
-NEED_ACTIONS = ("prediction", "probe", "cost", "planning", "split")
+NEED_ACTIONS = ("prediction", "probe", "cost", "pose_sensitivity", "planning", "split")
 
 
 def why_not_measured(run: RunFiles, part: str) -> str:
@@ -32,6 +32,8 @@ def why_not_measured(run: RunFiles, part: str) -> str:
             if run.entry("data", "state_names")
             else "the data has no states"
         )
+    if part == "pose_sensitivity" and _no_simulator(run):
+        return "it needs a task whose state can be set and drawn"
     if part in ("planning", "split") and (reason := _no_simulator(run)):
         return reason
     if part == "split":

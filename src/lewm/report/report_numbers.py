@@ -112,8 +112,9 @@ def _planning(run: RunFiles) -> Iterator[Row]:
     if run.value("planning", "success_rate") is not None:
         ours = rate_of(run, "planning", "success_rate", "ci95")
         rival = rate_of(run, "planning", "random_success_rate", "random_ci95")
-        count = run.value("planning", "episodes")
-        name = "Success in closed loop (95% interval)"
+        count, protocol = run.value("planning", "episodes"), run.entry("planning", "protocol")
+        by = f", {html.escape(protocol)} protocol" if isinstance(protocol, str) else ""
+        name = f"Success in closed loop{by} (95% interval)"
         yield name, ours, rival, f"a random policy on the same {counted(count, 'start')}; higher is better"
         if run.value("planning", "straight_success_rate") is not None:
             straight = rate_of(run, "planning", "straight_success_rate", "straight_ci95")

@@ -21,6 +21,7 @@ from lewm.files import check_file, write_text
 from lewm.report.absent import is_policy, why_not_drawn, why_not_measured
 from lewm.report.page import figure, image, missing, render
 from lewm.report.report_numbers import numbers_table
+from lewm.report.report_pose import pose_table
 from lewm.report.run_files import RunFiles
 
 NAME = "report.html"
@@ -105,6 +106,7 @@ class _Page:
             ("episodes", "Planned episodes", self._episodes()),
             ("rollouts", "Predicted against real", self._rollouts()),
             ("cost", "The planning cost", self._cost()),
+            ("pose", "What the distance sees", pose_table(self.run)),
             ("projection", "The representation", self._projection()),
             ("spectrum", "Its spectrum", self._spectrum()),
             ("training", "Training", self._training()),
@@ -175,6 +177,8 @@ class _Page:
         if "moving straight" not in absent:
             told += "Moving straight sees the true state and plans nothing: starts that it solves need no planning. "
         counts = f"Measured on {counted(count, 'episode')}" if count is not None else "Measured in closed loop"
+        if isinstance(protocol := self.run.entry("planning", "protocol"), str):
+            counts += f" by the {protocol} protocol"
         if some is not None and not alone:
             counts += f", planner alone and cost alone on the first {number(some, digits=0)} of them"
         return note + figure(picture, f"{told}{counts}; whiskers are 95% intervals.")

@@ -240,5 +240,7 @@ def _told(line: Line) -> str:
     if "error" in line:
         return f"{name}: {line['error']}"
     planning, seconds = line["eval"]["planning"], line["train"]["seconds"]["wall"]
-    success = "" if planning is None else f"success {planning['success_rate']:.0%}, "
+    success = (
+        "" if planning is None else f"success {planning['success_rate']:.0%} ({planning.get('protocol', 'standard')}), "
+    )
     return f"{name}: {success}trained in {seconds:.0f} s"

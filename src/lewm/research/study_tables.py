@@ -181,6 +181,12 @@ def _split(lines: list[Line]) -> str:
     return f"{', '.join(f'{reached / count:.0%}' for reached, count in known)} ({known[0][1]})"
 
 
+def _protocol(lines: list[Line]) -> str:
+    """Return a cell with the protocols of success; none of lines of before there were any."""
+    plans = [(line.get("eval") or {}).get("planning") or {} for line in lines]
+    return ", ".join(dict.fromkeys(plan["protocol"] for plan in plans if "protocol" in plan)) or NOTHING
+
+
 _SUCCESS = ("eval", "planning", "success_rate")
 _EPISODES = ("eval", "planning", "episodes")
 _HARD = ("eval", "planning", "by_start", "hard")
@@ -193,6 +199,7 @@ _COLUMNS: tuple[tuple[str, Callable[[list[Line]], str]], ...] = (
     ("content share", _mean(".2f", "eval", "spectrum", "content_share")),
     ("probe R² (random encoder)", _probe),
     ("cost and distance", _mean(".2f", "eval", "cost", "rank_correlation_distance")),
+    ("protocol", _protocol),
     (SUCCESS, _rate(_SUCCESS, _EPISODES)),
     ("hard starts (95%, episodes)", _rate((*_HARD, "success_rate"), (*_HARD, "count"))),
     ("random policy (95%, episodes)", _rate(("eval", "planning", "random_success_rate"), _EPISODES)),
