@@ -458,7 +458,7 @@ def test_eval_writes_what_it_prints(folder: Path, capsys: pytest.CaptureFixture[
     for name in (
         "Error ratio, 2 steps ahead",
         "State R²",
-        "CEM success, 3 episodes",
+        "CEM success, standard, 3 episodes",
         "Cost alone, 1 episode ",
     ):
         assert name in table
@@ -608,7 +608,7 @@ def test_a_model_that_comes_with_the_package_needs_no_run(
     assert main(["eval", "--pretrained", "two-room"]) == 0
     out = capsys.readouterr().out
     assert "two-room on held-out episodes" in out
-    assert "CEM success, 3 episodes" in out
+    assert "CEM success, standard, 3 episodes" in out
     plan = ["plan", "--pretrained", "two-room", "--data", str(folder / "store"), "--goal", "frame:0:3"]
     assert main([*plan, "--start", "frame:0:1", "--json"]) == 0
     assert json_line(capsys)["start"] == "frame:0:1"

@@ -146,7 +146,7 @@ def test_a_policy_is_trained_and_measured_and_makes_no_plans(
     assert not (run / "cost.safetensors").exists()
     assert main(["eval", str(run)]) == 0
     shown = capsys.readouterr().out
-    assert "Policy's success, 3 episodes" in shown
+    assert "Policy's success, standard, 3 episodes" in shown
     assert "(moving straight)" in shown
     assert "Error ratio" not in shown
     results = json.loads((run / "eval.json").read_text(encoding="utf-8"))

@@ -1,6 +1,7 @@
 """A whole evaluation of an untrained run: every file, every number, and what does not fit."""
 
 import dataclasses
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -20,6 +21,7 @@ from lewm.evaluate import evaluate_env
 from lewm.evaluate import evaluation as run_module
 from lewm.evaluate import probe as probe_module
 from lewm.evaluate.closed_loop import Loop, Policy, run_closed_loop
+from lewm.evaluate.doctor import planning_verdict
 from lewm.evaluate.evaluation import _project, decisions, evaluate_run, finite, plan_run, show_progress
 from lewm.evaluate.judge import Judge
 from lewm.evaluate.open_loop import plan_once
@@ -146,6 +148,15 @@ def test_evaluation_is_complete_and_reproducible(
         assert results["learnt"] is None
         assert results["verdict"].startswith("2 held-out episodes are too few to tell whether the model learnt")
 
+    starts = (run / "starts.json").read_bytes()
+    assert planning["starts_sha256"] == hashlib.sha256(starts).hexdigest()
+    assert len(json.loads(starts)["starts"]) == 5
+    assert (results["protocol"], planning["protocol"], planning["presolved"]) == ("standard", "standard", 0)
+    pose = results["pose_sensitivity"]
+    assert [part["name"] for part in pose["parts"]] == ["the disc's position"]
+    assert len(pose["parts"][0]["latent"]) == len(pose["parts"][0]["pixels"]) == len(pose["times"])
+    assert pose["verdict"].startswith("The distance sees the pose")
+
     with np.load(run / "eval.npz") as file:
         arrays = dict(file)
     frame = (SIZE, SIZE, 3)
@@ -192,14 +203,57 @@ def test_settings_can_be_overridden(tmp_path: Path) -> None:
     assert not (run / "eval.json").exists()
 
 
+def test_a_protocol_chooses_starts_and_rules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = write_store(tmp_path / "store", "two-room")
+    run, rules = write_run(tmp_path / "run", store), []
+
+    def record(task: Task, starts: Starts, policy: Policy, judge: Judge, **options: Any) -> Loop:
+        rules.append(judge.rule)
+        return run_closed_loop(task, starts, policy, judge, **options)
+
+    monkeypatch.setattr(run_module, "run_closed_loop", record)
+    base = load_config(run)
+
+    def settings(protocol: Any) -> Config:
+        return dataclasses.replace(base, eval=dataclasses.replace(base.eval, protocol=protocol, goal_offset=20))
+
+    hashes = set()
+    for protocol in ("standard", "moderate", "strict"):
+        rules.clear()
+        config = settings(protocol)
+        planning = plan_run(run, device="cpu", config=config, progress=False)
+        assert planning["protocol"] == protocol
+        assert {rule.legal is not None for rule in rules} == {protocol == "strict"}  # of rivals, too
+        kept = planning["start_candidates"] - planning["presolved"] - planning["starts_left_out"]
+        assert planning["start_episodes"] <= planning["episodes"] <= kept
+        if protocol == "standard":
+            assert kept == planning["start_candidates"]
+        else:
+            assert planning["solved_at_start"] == planning["by_start"]["nothing"]["count"] == 0
+            assert planning["presolved"] + planning["starts_left_out"] > 0
+        again = plan_run(run, device="cpu", config=config, progress=False)
+        assert again["starts_sha256"] == planning["starts_sha256"]
+        hashes.add(planning["starts_sha256"])
+    assert len(hashes) == 3
+    results = evaluate_run(run, device="cpu", config=settings("strict"), progress=False)
+    assert results["protocol"] == results["planning"]["protocol"] == "strict"
+    assert results["planning"]["starts_sha256"] == planning["starts_sha256"]
+    assert json.loads((run / "starts.json").read_text())["protocol"] == "strict"
+    assert "by the strict protocol" in planning_verdict(planning)
+    assert any("success, strict, " in title for title, *_ in number_rows(results))
+
+
 def test_without_a_known_task_there_is_no_closed_loop(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", "two-room", stored_name="my-robot")
     run = write_run(tmp_path / "run", store)
+    (run / "starts.json").touch()
     results = evaluate_run(run, device="cpu", progress=False)
     assert results["planning"] is None
     assert results["cost"]["rank_correlation_distance"] is None
     assert "planner_alone_success" not in results["cost"]
     assert results["probe"] is not None
+    assert results["pose_sensitivity"] is None
+    assert not (run / "starts.json").exists()  # nor one of an earlier evaluation
     with np.load(run / "eval.npz") as file:
         assert not [name for name in file.files if name.startswith("episode_")]
     with pytest.raises(

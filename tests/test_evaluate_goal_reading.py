@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lewm.data import Store
-from lewm.envs import TwoRoom
+from lewm.envs import Rule, TwoRoom
 from lewm.evaluate.goal_reading import StateGoalReader, aim, frame_index, read_goal
 from lewm.evaluate.probe import ProbeSet
 from lewm.evaluate.starts import Starts
@@ -157,6 +157,32 @@ def test_a_state_is_met_within_the_tolerance_of_the_task(store: Store) -> None:
     np.testing.assert_array_equal(aimed.starts.goal_frame[1], task.render_states(np.array([[0.3, 0.5]]))[0])
     np.testing.assert_array_equal(aimed.judge(states((0.35, 0.5), (0.5, 0.3))), [[True, False]] * 2)
     assert aimed.report == {"text": "state:y=0.5,x=0.3", "kind": "state", "r2": {"x": 0.9}}
+
+
+@pytest.mark.parametrize("text", ["state:y=0.5,x=0.3", "region:x=0.25..0.35"])
+def test_starts_are_drawn_by_a_rule_that_knows_the_goal(store: Store, text: str) -> None:
+    rules: list[Rule] = []
+    here = np.array([[0.2, 0.2], [0.8, 0.8], [0.3, 0.5]], dtype=np.float32)
+    starts = Starts(np.arange(3), here, here, np.zeros((3, 32, 32, 3), np.uint8))
+
+    def draw(rule: Rule) -> Starts:
+        rules.append(rule)
+        return starts
+
+    def reader(goal: StateGoal | RegionGoal) -> StateGoalReader:
+        return StateGoalReader("the region", {}, lambda tokens: {})  # pyright: ignore[reportArgumentType]
+
+    task = TwoRoom(32)
+    aimed = aim(text, draw, task, store, reader, rule=task.rule("strict"))
+    (rule,) = rules
+    assert aimed.judge.rule is rule
+    assert rule.inside(here, here).tolist() == [False, False, True]  # whatever the frame ahead was
+    assert rule.legal is not None
+    if text.startswith("state"):  # from the other room alone
+        assert rule.counts is not None
+        assert rule.counts(here, here).tolist() == [False, True, False]
+    else:
+        assert rule.counts is None
 
 
 def test_a_region_is_met_by_the_true_state_inside(store: Store) -> None:

@@ -25,7 +25,9 @@ from lewm.evaluate.panels import SIDE as PANEL
 from lewm.report import figures
 from lewm.report.run_report import PANELS, write_report
 
-SECTIONS = ("numbers", "split", "episodes", "rollouts", "cost", "projection", "spectrum", "training", "settings")
+SECTIONS = (
+    *("numbers", "split", "episodes", "rollouts", "cost", "pose", "projection", "spectrum", "training", "settings"),
+)
 EXAMPLES, BUDGET, PLANS, HORIZON, SIDE = 2, 10, 5, 3, 16
 LOSSES = PANELS[0][2]
 ATTACK = "<script>alert('&')</script>\"'><img src=x onerror=alert(1)>"
@@ -62,6 +64,18 @@ EVALUATION: dict[str, Any] = {
         "cost_alone_success": 0.86,
         "cost_alone_ci95": [0.74, 0.93],
         "split_episodes": 50,
+    },
+    "pose_sensitivity": {
+        "frames": 128,
+        "times": [1, 2, 4],
+        "parts": [
+            {"name": "the disc's position", "step": 20.0, "angle": False, "frames": 60, "weight": 1.0}
+            | {"latent": [0.013, 0.049, 0.165], "pixels": [0.097, 0.133, 0.1326]},
+            {"name": "the block's angle", "step": 0.34906585, "angle": True, "frames": 0, "weight": None}
+            | {"latent": [None, None, None], "pixels": [None, None, None]},
+        ],
+        "blind": [],
+        "verdict": "The distance sees the disc & more.",
     },
     "planning": {
         "planner": "cem",
@@ -300,6 +314,21 @@ def test_starts_that_were_not_told_apart_are_left_out(tmp_path: Path, by_start: 
     assert ("Episodes solved before the first action 3%" in words) == (by_start is None)
 
 
+def test_the_parts_of_the_pose_stand_in_a_table(page: Page) -> None:
+    words = " ".join(page.text["pose"].split())
+    assert words.startswith("What the distance sees The distance sees the disc & more. Tolerances that")
+    numbers = "Representation 0.0130 0.0490 0.1650 Pixels 0.0970 0.1330 0.1326"
+    assert f"the disc's position, tolerance 20 {numbers}" in words
+    assert "the block's angle, tolerance 20 degrees Representation – – – Pixels – – –" in words
+
+
+def test_success_names_its_protocol(tmp_path: Path) -> None:
+    planning = EVALUATION["planning"] | {"protocol": "strict"}
+    page = Page(write_report(write_run(tmp_path, evaluation=EVALUATION | {"planning": planning})))
+    assert "Success in closed loop, strict protocol (95% interval)" in " ".join(page.text["numbers"].split())
+    assert "Measured on 100 episodes by the strict protocol" in " ".join(page.text["split"].split())
+
+
 def test_classes_stand_beside_both_rivals(tmp_path: Path) -> None:
     told = {"accuracy": 0.61, "ci95": [0.56, 0.66], "random_accuracy": 0.35, "random_ci95": [0.3, 0.4]}
     evaluation = EVALUATION | NOTHING | {"class_probe": told | {"largest_class": 0.22}}
@@ -341,7 +370,7 @@ def test_untrusted_text_is_escaped(tmp_path: Path) -> None:
     [
         ("config.json", {"settings"}),
         ("metrics.jsonl", {"training"}),
-        ("eval.json", {"header", "numbers", "split", "cost"}),
+        ("eval.json", {"header", "numbers", "split", "cost", "pose"}),
         ("eval.npz", {"episodes", "rollouts", "cost", "projection", "spectrum"}),
     ],
 )
@@ -366,8 +395,8 @@ KEPT = (
     *("projection_share", "state_names", "episode_cost", "episode_place", "episode_goal_place"),
     *("episode_imagined_place", "episode_states", "episode_goal_state", "episode_imagined_states"),
 )
-NOTHING = dict.fromkeys(("prediction", "probe", "cost", "planning"))
-NO_PLANNING = {"planning": None, "cost": {"name": "steps_to_go"}}
+NOTHING = dict.fromkeys(("prediction", "probe", "cost", "pose_sensitivity", "planning"))
+NO_PLANNING = {"planning": None, "pose_sensitivity": None, "cost": {"name": "steps_to_go"}}
 ROBOT = {"data": {"task": "my-robot", "state_names": ["x", "y"]}}
 
 
@@ -393,8 +422,10 @@ ROBOT = {"data": {"task": "my-robot", "state_names": ["x", "y"]}}
         (
             NOTHING | {"class_probe": None},
             {"action": {"kind": "none"}},
-            dict.fromkeys(("numbers", "split", "episodes", "rollouts", "cost"), "trained on images"),
+            dict.fromkeys(("numbers", "split", "episodes", "rollouts", "cost", "pose"), "trained on images"),
         ),
+        (NO_PLANNING | ROBOT, {}, {"pose": "it needs a task whose state can be set and drawn"}),
+        ({"pose_sensitivity": {"parts": "many"}}, {}, {"pose": "No pose sensitivity"}),
         (NO_PLANNING, {}, {"split": "lewm eval", "episodes": "lewm eval"}),
         ({"cost": {"name": "steps_to_go"}}, {}, {"split": "--eval.split-episodes 50"}),
         ({"planning": EVALUATION["planning"] | {"straight_success_rate": None}}, {}, {"split": "moving straight"}),

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from lewm.cli.numbers import HEADS, number_rows
+from lewm.cli.numbers import HEADS, number_rows, verdicts
 from lewm.cli.options import Json, parse
 from lewm.cli.show import announce, print_result, print_table
 from lewm.cli.train_command import train_run
@@ -91,6 +91,6 @@ def command(argv: list[str]) -> None:
 
     def show() -> None:
         print_table("Two-Room, held-out episodes", HEADS, number_rows(results))
-        print(f"{run / NAME}, {run / 'plan.mp4'}\n{results['verdict']}")
+        print(f"{run / NAME}, {run / 'plan.mp4'}\n{verdicts(results)}")
 
     print_result(args.json, results, show)

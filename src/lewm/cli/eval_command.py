@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lewm.cli.numbers import HEADS, number_rows
+from lewm.cli.numbers import HEADS, number_rows, verdicts
 from lewm.cli.options import OfRun, parse_of_run
 from lewm.cli.show import print_result, print_table
 from lewm.config import Config
@@ -10,7 +10,7 @@ from lewm.config import Config
 
 @dataclass(frozen=True, kw_only=True)
 class Eval(OfRun):
-    """Measure a run on held-out episodes; writes eval.json, which --json prints, and report.html into it.
+    """Measure a run on held-out episodes; writes eval.json, which --json prints, starts.json and report.html.
 
     With --pretrained nothing is written. Settings that are not given are those of the run.
     """
@@ -33,7 +33,7 @@ def command(argv: list[str]) -> None:
 
     def show() -> None:
         print_table(f"{run} on held-out episodes", HEADS, number_rows(results))
-        print(f"{run / 'eval.json'}, {report}\n{results['verdict']}")
+        print(f"{run / 'eval.json'}, {report}\n{verdicts(results)}")
 
     print_result(args.json, results, show)
 
@@ -46,6 +46,6 @@ def _eval_pretrained(args: Eval, name: str, config: Config) -> None:
 
     def show() -> None:
         print_table(f"{name} on held-out episodes", HEADS, number_rows(results))
-        print(results["verdict"])
+        print(verdicts(results))
 
     print_result(args.json, results, show)

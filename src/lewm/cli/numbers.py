@@ -95,6 +95,12 @@ def planning_rows(planning: Mapping[str, Any]) -> list[Row]:
     return rows
 
 
+def verdicts(results: Mapping[str, Any]) -> str:
+    """Return what the distance sees of the pose, where that was measured, and the verdict on the model below it."""
+    pose = results.get("pose_sensitivity")
+    return "\n".join([*([] if pose is None else [pose["verdict"]]), results["verdict"]])
+
+
 def goal_rows(goal: Mapping[str, Any]) -> list[Row]:
     """Say how well the probe reads the variables of a goal that is given by the state."""
     return [(f"Held-out R² of {name}", number_text(r2), "0 (the mean)") for name, r2 in goal.get("r2", {}).items()]

@@ -19,6 +19,7 @@ from lewm.train.checkpoint import load_config
 FRESH_SEED = 1_000_000
 """Added to the seed for episodes that training has not seen: stores to train on are collected with smaller seeds."""
 STARTS_PER_EPISODE = 4
+"""By the standard protocol; the others leave starts out, and one a collected episode is what they find."""
 EPISODE_LENGTH = 100
 FIT_EPISODES = 40
 """Episodes that probes are fitted to, apart from those that are held out."""
@@ -48,11 +49,12 @@ def open_pretrained(
     own = load_config(run)
     resolve_device(device or own.device)  # refused here, and not after minutes of collecting
     settings, fit_episodes = config or own, FIT_EPISODES if fit else 0
+    per_episode = STARTS_PER_EPISODE if settings.eval.protocol == "standard" else 1
     with tempfile.TemporaryDirectory(prefix="lewm-") as folder:
         store = collect(
             load_spec(run).task,
             Path(folder) / "store",
-            episodes=fit_episodes + math.ceil(settings.eval.episodes / STARTS_PER_EPISODE),
+            episodes=fit_episodes + math.ceil(settings.eval.episodes / per_episode),
             image_size=own.model.image_size,
             episode_length=max(EPISODE_LENGTH, 2 * settings.eval.goal_offset),
             seed=settings.seed + FRESH_SEED,

@@ -15,12 +15,12 @@ def pose_table(run: RunFiles) -> str:
     rows = [row for part in parts if (row := _row(part, len(times)))] if isinstance(parts, list) else []
     if not rows:
         return missing(f"No pose sensitivity: {why_not_measured(run, 'pose_sensitivity')}.")
-    heads = [f"{seen}, {number(by, digits=0)} x" for seen in ("representation", "pixels") for by in times]
-    head = "".join(f'<th scope="col">{text}</th>' for text in ("Part of the pose, and its tolerance", *heads))
+    heads = ("Tolerances that it changes by", *(number(by, digits=0) for by in times))
+    head = "".join(f'<th scope="col">{text}</th>' for text in heads)
     verdict = run.entry("pose_sensitivity", "verdict")
     said = f"<p>{html.escape(verdict)}</p>" if isinstance(verdict, str) else ""
     return (
-        f"{said}<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        f"{said}<table><thead><tr>{head}</tr></thead>{''.join(rows)}</table>"
         "<p>Mean squared distance between frames whose states differ in one part of the pose alone, by so many times "
         "the tolerance of success, over that of random pairs of frames. A part that gives next to nothing does not "
         "draw plans to the goal, whatever a probe reads of it.</p>"
@@ -28,13 +28,16 @@ def pose_table(run: RunFiles) -> str:
 
 
 def _row(part: object, count: int) -> str:
-    """Return a part's row, empty if it is none."""
+    """Return a part's rows below its name, empty if it is none."""
     if not isinstance(part, dict) or not isinstance(part.get("step"), int | float):
         return ""
     step = f"{math.degrees(part['step']):.3g} degrees" if part.get("angle") else f"{part['step']:.3g}"
-    values = [value for name in ("latent", "pixels") for value in _numbers(part.get(name), count)]
-    cells = "".join(f"<td>{number(value, digits=4)}</td>" for value in values)
-    return f'<tr><th scope="row">{html.escape(str(part.get("name")))}, {step}</th>{cells}</tr>'
+    name = html.escape(f"{part.get('name')}, tolerance {step}")
+    rows = ""
+    for key, seen in (("latent", "Representation"), ("pixels", "Pixels")):
+        cells = "".join(f"<td>{number(value, digits=4)}</td>" for value in _numbers(part.get(key), count))
+        rows += f'<tr><th scope="row">{seen}</th>{cells}</tr>'
+    return f'<tbody><tr><th scope="rowgroup" colspan="{count + 1}">{name}</th></tr>{rows}</tbody>'
 
 
 def _numbers(values: object, count: int) -> list[float | None]:
