@@ -425,7 +425,7 @@ ROBOT = {"data": {"task": "my-robot", "state_names": ["x", "y"]}}
             dict.fromkeys(("numbers", "split", "episodes", "rollouts", "cost", "pose"), "trained on images"),
         ),
         (NO_PLANNING | ROBOT, {}, {"pose": "it needs a task whose state can be set and drawn"}),
-        ({"pose_sensitivity": {"parts": "many"}}, {}, {"pose": "No pose sensitivity"}),
+        ({"pose_sensitivity": {"parts": "many"}}, {}, {"pose": "No pose sensitivity: eval.json has none; lewm eval"}),
         (NO_PLANNING, {}, {"split": "lewm eval", "episodes": "lewm eval"}),
         ({"cost": {"name": "steps_to_go"}}, {}, {"split": "--eval.split-episodes 50"}),
         ({"planning": EVALUATION["planning"] | {"straight_success_rate": None}}, {}, {"split": "moving straight"}),

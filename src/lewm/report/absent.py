@@ -32,8 +32,12 @@ def why_not_measured(run: RunFiles, part: str) -> str:
             if run.entry("data", "state_names")
             else "the data has no states"
         )
-    if part == "pose_sensitivity" and _no_simulator(run):
-        return "it needs a task whose state can be set and drawn"
+    if part == "pose_sensitivity":
+        if _no_simulator(run):
+            return "it needs a task whose state can be set and drawn"
+        task = run.entry("data", "task")
+        if isinstance(task, str) and task in TASKS and not TASKS[task].pose:
+            return f"the task {task} names no parts of a pose (Task.pose)"
     if part in ("planning", "split") and (reason := _no_simulator(run)):
         return reason
     if part == "split":
