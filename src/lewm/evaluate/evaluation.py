@@ -253,7 +253,7 @@ def evaluate_model(of: Evaluation, *, progress: bool = True) -> tuple[dict[str, 
         arrays |= {"cost_gap": cost.pairs.gap} | {f"cost_{name}": value for name, value in cost.costs.items()}
         if cost.distance is not None:
             arrays["cost_distance"] = cost.distance
-        results["planning"] = results["pose_sensitivity"] = None
+        results["pose_sensitivity"] = results["planning"] = None  # in the order of the file
         if of.task is not None:
             with stage("pose sensitivity", 1):
                 results["pose_sensitivity"] = _measure_pose(of, of.task)
