@@ -2,6 +2,7 @@
 # make demo      the main job from nothing: collect, train, evaluate, plan, report
 # make docs      the pages and an API reference as a site, in site/
 # make test      lint, types and every test; no network once installed
+# make quick     lint, types of changed files, and every test but those marked slow: at most 90 s on two CPU cores
 # make clean     remove the environment, caches and the demo's run
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ STAMP := $(VENV)/.installed
 # Without an NVIDIA GPU, PyTorch's CPU build: it is several GB smaller.
 CONSTRAINTS := $(shell nvidia-smi -L >/dev/null 2>&1 || echo --constraint constraints-cpu.txt)
 
-.PHONY: install demo docs test clean
+.PHONY: install demo docs test quick clean
 
 install: $(STAMP)
 
@@ -32,6 +33,15 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
+
+# Python files that differ from the last commit, or are new.
+CHANGED = $(shell { git diff --name-only --diff-filter=d HEAD; git ls-files --others --exclude-standard; } 2>/dev/null | grep '\.py$$')
+
+quick: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(if $(CHANGED),$(BIN)/pyright --pythonpath $(BIN)/python $(CHANGED))
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m "not slow and not gpu"
 
 docs: install
 	$(BIN)/python -m pip install --disable-pip-version-check $(CONSTRAINTS) --editable '.[docs]'

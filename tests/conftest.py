@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,9 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # waiting threads must not spin on a small machine
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the models are tiny: more threads only wait for each other
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # Push-T draws without a screen
+
+MOST_SECONDS = 5.0
+"""Processor time that a test may take without the marker `slow`: ten times what the marker is for."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -26,6 +29,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in needing:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def processor_seconds() -> float:
+    """Return the processor time of this process and of those that it has waited for."""
+    return sum(os.times()[:4])
+
+
+def refuse_long(item: pytest.Item) -> Generator[None, object, object]:
+    """Fail a test, or what it is given, that takes long and is not marked: `make quick` would no longer be quick.
+
+    On a busy machine the time on the clock would tell little; processor time tells nearly the same.
+    """
+    before = processor_seconds()
+    result = yield
+    took = processor_seconds() - before
+    if took > MOST_SECONDS and not item.get_closest_marker("slow") and not item.get_closest_marker("gpu"):
+        pytest.fail(f"took {took:.1f} s of processor time; make it faster or mark it: @pytest.mark.slow", pytrace=False)
+    return result
+
+
+pytest_runtest_setup = pytest.hookimpl(wrapper=True)(refuse_long)
+pytest_runtest_call = pytest.hookimpl(wrapper=True)(refuse_long)
 
 
 @pytest.fixture

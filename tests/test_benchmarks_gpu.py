@@ -35,6 +35,7 @@ def call(capsys: pytest.CaptureFixture[str], folder: Path, *more: object) -> dic
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_stopped_and_gone_on_with_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,6 +100,7 @@ def test_stopped_and_gone_on_with_elsewhere(
     )
 
 
+@pytest.mark.slow
 def test_a_call_ends_when_its_time_is_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ from lewm.families.presets import preset
 BENCHMARK = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "timing.py"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tiny", "tokens", "masked"])
 def test_operations(name: str) -> None:
     """The counts fit each other: a step of K candidates is K steps, and a cycle I K H + H steps and an encoding."""

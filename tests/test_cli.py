@@ -148,6 +148,7 @@ def test_every_setting_has_an_option_and_a_help_text(name: str, capsys: pytest.C
     assert "K: action sequences" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argv", [["--help"], ["info", "--help"], ["train", "--preset", "literal", "--help"]])
 def test_help_loads_no_torch(argv: list[str]) -> None:
     code = f"""
@@ -400,6 +401,7 @@ def test_training_was_stopped_and_went_on(folder: Path, capsys: pytest.CaptureFi
     assert (summary["run"], summary["step"], summary["loss"]) == (str(run), 6, rows[-1]["loss"])
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -431,6 +433,7 @@ def test_settings_given_by_name_win_over_the_preset(
     assert dataclasses.replace(config.model, context_ratio=0.5) == ARTICLE.model
 
 
+@pytest.mark.slow
 def test_eval_without_the_true_dynamics_says_so(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -446,6 +449,7 @@ def test_eval_without_the_true_dynamics_says_so(
     assert "Not measured: planner alone, cost alone: eval.split_episodes was 0" in report
 
 
+@pytest.mark.slow
 def test_eval_writes_what_it_prints(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = folder / "run"
     assert main(["eval", str(run), "--json", "--eval.split-episodes", "1"]) == 0
@@ -467,6 +471,7 @@ def test_eval_writes_what_it_prints(folder: Path, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.split() == [str(run / "report.html")]
 
 
+@pytest.mark.slow
 def test_plan_prints_the_planning_object(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     video = tmp_path / "videos" / "plan.mp4"
     plan = ["plan", str(folder / "run"), "--planner", "mppi", "--episodes", "2", "--plan.candidates", "5"]
@@ -545,6 +550,7 @@ def test_info_counts_parameters(folder: Path, capsys: pytest.CaptureFixture[str]
     assert f"{ours['parameters']['total']:,}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_is_for(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = Path(shutil.copytree(folder / "run", tmp_path / "run"))
     assert main(["info", str(run)]) == 0
@@ -583,6 +589,7 @@ def test_plans_stay_within_the_bounds_that_a_run_says(
     assert (actions <= np.array([0.2, -0.2], np.float32)).all()
 
 
+@pytest.mark.slow
 def test_a_model_that_comes_with_the_package_needs_no_run(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -630,6 +637,7 @@ def test_a_model_that_comes_with_the_package_needs_no_run(
     assert "data: not given, and " in error_of(started, capsys)
 
 
+@pytest.mark.slow
 def test_demo_does_it_all_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -657,6 +665,7 @@ def test_demo_does_it_all_and_goes_on(
     assert "seed 0" in error_of([*demo, "--seed", "1"], capsys)
 
 
+@pytest.mark.slow
 def test_images_from_folders_to_a_robot(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -687,6 +696,7 @@ def test_images_from_folders_to_a_robot(
     assert load_config(Path(robot)).train.encoder_from == run
 
 
+@pytest.mark.slow
 def test_ablate_lists_runs_and_writes_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,6 +53,7 @@ def error(argv: list[str], capsys: pytest.CaptureFixture[str], *, status: int = 
     return told["error"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("as_json", [False, True])
 def test_ctrl_c_says_how_to_go_on(

@@ -79,6 +79,7 @@ def test_a_setting_of_another_family_is_refused_with_its_name(
     assert len(line) <= 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "frozen"])  # without its encoder, it has no sizes
 def test_info_of_every_preset(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--preset", name, "--json"]) == 0
@@ -121,6 +122,7 @@ def stopped_and_gone_on_with(name: str, store: str, run: Path, capsys: pytest.Ca
     return err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["literal", "tdmpc2"])
 def test_world_models_of_other_families_do_it_all(
     name: str, store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -137,6 +139,7 @@ def test_world_models_of_other_families_do_it_all(
     assert json.loads(capsys.readouterr().out)["episodes"] == 2
 
 
+@pytest.mark.slow
 def test_a_policy_is_trained_and_measured_and_makes_no_plans(
     store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

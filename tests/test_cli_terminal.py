@@ -64,6 +64,7 @@ def test_a_pipe_has_no_width(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert long.strip() in rows[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [40, 60, 80])
 def test_a_narrow_terminal_shows_every_number(columns: int) -> None:
     done = in_terminal(["info", "--preset", "tiny"], columns)

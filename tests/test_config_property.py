@@ -64,6 +64,7 @@ def one_line(error: ValueError, given: str) -> None:
     assert len(text) <= 300, text
 
 
+@pytest.mark.slow
 @given(data=st.data())
 @settings(max_examples=300, derandomize=True, deadline=None, database=None)
 def test_any_value_is_taken_and_read_back_or_refused(data: st.DataObject) -> None:

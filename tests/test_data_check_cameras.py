@@ -64,11 +64,13 @@ def found(path: Path, how: str, *, cameras: tuple[str, ...] = ("front", "wrist")
     return {f.name: f.message for f in check_store(store).findings if f.severity != "note"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fit", ["crop", "stretch", "pad"])
 def test_good_cameras_raise_nothing(tmp_path: Path, fit: Any) -> None:
     assert found(tmp_path, "good", fit=fit) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "name"),
     [

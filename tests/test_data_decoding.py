@@ -41,6 +41,7 @@ def read(video: Path, start: int | None = None) -> list[tuple[int, int]]:
     return [(time, number_of(frame)) for time, frame, _ in frames if start is None or time >= start]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_whole_videos_are_read_from_everywhere(tmp_path: Path, kind: str) -> None:
     name, codec, options = KINDS[kind]
@@ -51,6 +52,7 @@ def test_whole_videos_are_read_from_everywhere(tmp_path: Path, kind: str) -> Non
         assert read(video, frames[k][0]) == frames[k:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith(("vp8", "hevc")) or "hash" in kind])
 def test_overwritten_bytes_are_refused(tmp_path: Path, kind: str) -> None:
     """Of most kinds nearly all damage is seen, if the file does not end there; of HEVC and VP8, hardly any."""

@@ -594,6 +594,7 @@ def test_damaged_bytes(tmp_path: Path) -> None:
 # End to end.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_import(tmp_path: Path, workers: int) -> None:
     columns = flat_columns()

@@ -72,6 +72,7 @@ def test_groups_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [source.length(index) for index in range(source.num_episodes)] == [4] * 12 + [2]
 
 
+@pytest.mark.slow
 def test_any_number_of_workers_gives_the_same_store(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "root", {"a": 5, "b": 6})
     one = gather(root, tmp_path / "one")
@@ -89,6 +90,7 @@ def test_images_of_any_size_are_fitted(tmp_path: Path) -> None:
     assert done.fitted == f"images of any size, scaled to {SIZE}x{SIZE} (crop)"
 
 
+@pytest.mark.slow
 def test_a_broken_image_is_left_out_alone_and_named(tmp_path: Path) -> None:
     root = make_folder(tmp_path / "root", {"a": 20, "b": 1})
     for number, data in ((7, BROKEN["cut PNG"]), (12, b"")):

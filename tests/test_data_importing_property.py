@@ -54,6 +54,7 @@ def write_table(path: Path, columns: dict[str, list[Any]]) -> Path:
     return path
 
 
+@pytest.mark.slow
 @given(data=st.data(), suffix=st.sampled_from([".csv", ".parquet"]), rows=st.integers(1, 4))
 @settings(max_examples=120, derandomize=True, deadline=None, database=None)
 def test_the_numbers_of_any_table_come_back(data: st.DataObject, suffix: str, rows: int) -> None:
@@ -83,6 +84,7 @@ def test_a_cell_that_is_no_finite_number_is_named(suffix: str, bad: float | None
             choose_columns(read_table(path, ImportOptions()), path.name, ImportOptions())
 
 
+@pytest.mark.slow
 @given(
     suffix=st.sampled_from([".csv", ".parquet"]),
     at=st.floats(0, 1),
@@ -171,6 +173,7 @@ FORMS: dict[str, Callable[[Path, Made], Path]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @given(made=recordings())
 @settings(max_examples=15, derandomize=True, deadline=None, database=None)
@@ -202,6 +205,7 @@ PLAIN = Made(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @given(data=st.data(), at=st.floats(0, 1), put=st.binary(max_size=12), taken=st.integers(0, 12))
 @settings(max_examples=40, derandomize=True, deadline=None, database=None)

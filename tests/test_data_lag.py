@@ -102,6 +102,7 @@ def measure(
     return measure_lag(thumbs, actions, control_mode=mode)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("robot", "mode", "lag"),
     [
@@ -119,6 +120,7 @@ def test_lag_is_found(robot: Callable, mode: str, lag: int) -> None:
     assert (curve.r2[0] == curve.r2[1]) == (lag == 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["unknown", "position"])
 @pytest.mark.parametrize("robot", [poses, strokes])
 @pytest.mark.parametrize("lag", [0, 3])

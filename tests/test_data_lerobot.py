@@ -126,6 +126,7 @@ def test_a_frame_belongs_to_the_nearest_time(lerobot_v3: Path) -> None:
     assert numbers == list(range(STARTS[1], STARTS[2]))
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_bytes(tmp_path: Path) -> None:
     root = tmp_path / "data"
     write_lerobot(root, cameras={TOP: "h264", SIDE: "av1"}, gop=5)

@@ -16,6 +16,7 @@ from lewm.data.importing import import_recording
 VIDEO = f"videos/{TOP}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "edit",
     [

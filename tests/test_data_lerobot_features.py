@@ -222,6 +222,7 @@ def with_actions(root: Path, dtype: str | None, values: list[Any], kind: pa.Data
         pq.write_table(table.set_column(table.column_names.index("action"), "action", pa.array(column, kind)), path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "kind", "shape"),
     [

@@ -48,6 +48,7 @@ def vector(**entries: object) -> Callable[[dict[str, Any]], object]:
     return lambda info: info["features"]["action"].update(entries)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["v2", "v3"])
 @pytest.mark.parametrize(
     "edit",

@@ -64,6 +64,7 @@ def test_columns_without_which_nothing_is_found(
     assert len(str(error.value)) <= 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", ["v2", "v3"])
 @pytest.mark.parametrize(
     ("name", "edit"),

@@ -73,6 +73,7 @@ def test_a_data_set_that_has_grown_continues(tmp_path: Path, version: str) -> No
     assert grown == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_mended_episode_comes_behind_the_others(tmp_path: Path, workers: int) -> None:
     root, out = tmp_path / "set", tmp_path / "store"
@@ -189,6 +190,7 @@ def test_images_are_known_by_their_groups(tmp_path: Path) -> None:
     assert run(tmp_path / "shards", tmp_path / "sharded").store.num_episodes == 40
 
 
+@pytest.mark.slow
 def test_a_try_that_stored_nothing_leaves_nothing(tmp_path: Path) -> None:
     root = tmp_path / "set"
     cameras = {"observation.images.top": "h264", "observation.images.wrist": "h264"}
@@ -206,6 +208,7 @@ def test_a_try_that_stored_nothing_leaves_nothing(tmp_path: Path) -> None:
             shutil.rmtree(out if out.name == "there" else out.parent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal", ["SIGINT", "SIGKILL"])
 def test_an_import_that_is_stopped_before_its_first_episode_binds_nobody(tmp_path: Path, signal: str) -> None:
     path, out = write_demos(tmp_path / "demos.hdf5", [0]), tmp_path / "store"

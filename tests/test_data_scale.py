@@ -47,6 +47,7 @@ def private_bytes() -> int:
     return int(line.split()[1]) * 1024
 
 
+@pytest.mark.slow
 def test_first_batch(path: Path) -> None:
     assert (path / "frames.npy").stat().st_size > 0.99 * SIZE
     first, resumed = (open_all(path, step=step)[1] for step in (0, 10**9))  # the latter after a year of training
@@ -54,6 +55,7 @@ def test_first_batch(path: Path) -> None:
     assert not np.array_equal(first.index, resumed.index)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_clips(path: Path) -> None:
     gc.collect()
     before = private_bytes()

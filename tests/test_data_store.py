@@ -328,6 +328,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
 def test_kill_9_at_random_moments(tmp_path: Path) -> None:
     rng = np.random.default_rng()

@@ -72,6 +72,7 @@ def test_nothing_is_found_in_good_images(tmp_path: Path) -> None:
     assert result.clip_span == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["two-room", "two-room-discrete", "push-t"])
 def test_nothing_is_found_in_collected_data(tmp_path: Path, task: str) -> None:
     if task == "push-t":

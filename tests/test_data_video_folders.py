@@ -715,6 +715,7 @@ def write_one_frame(folder: Path) -> Path:
 # End to end.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_import(tmp_path: Path, workers: int) -> None:
     folder = tmp_path / "robot"

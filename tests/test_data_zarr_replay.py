@@ -91,6 +91,7 @@ def one_line(error: Exception) -> str:
     return str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("name", ["push.zarr", "push.zarr.zip"])
 @pytest.mark.parametrize(
@@ -115,6 +116,7 @@ def test_pictures_of_all_kinds(tmp_path: Path, version: int, name: str, change: 
     assert info.origin == {"zarr_format": version, "images": ["data/img"], "notes": []}
 
 
+@pytest.mark.slow
 def test_a_folder_that_holds_one(tmp_path: Path) -> None:
     write(tmp_path / "a.zarr", arrays())
     (tmp_path / "._a.zarr").write_bytes(b"x")

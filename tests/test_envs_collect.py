@@ -62,6 +62,7 @@ def test_seed_changes_every_episode(tmp_path: Path) -> None:
     assert not np.isclose(one.states[::5], two.states[::5]).all(axis=1).any()
 
 
+@pytest.mark.slow
 def test_any_number_of_workers_gives_the_same_store(tmp_path: Path) -> None:
     assert_same(gather(tmp_path / "one", episodes=6), gather(tmp_path / "two", episodes=6, workers=2))
 
@@ -128,6 +129,7 @@ def die(*_: object) -> None:
     os._exit(3)
 
 
+@pytest.mark.slow
 def test_a_failing_worker_gives_one_line_and_keeps_the_episodes_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +139,7 @@ def test_a_failing_worker_gives_one_line_and_keeps_the_episodes_before(
     assert Store(tmp_path / "store").num_episodes == 1
 
 
+@pytest.mark.slow
 def test_a_killed_worker_gives_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collect_module, "_work", die)
     with pytest.raises(RuntimeError, match=r"^episode=0: a worker failed \(BrokenProcessPool[^\n]*$"):

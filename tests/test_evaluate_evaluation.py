@@ -94,6 +94,7 @@ def short_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe_module, "MLP_STEPS", 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "task", "action"),
     [
@@ -185,6 +186,7 @@ def test_evaluation_is_complete_and_reproducible(
     assert again == results
 
 
+@pytest.mark.slow
 def test_settings_can_be_overridden(tmp_path: Path) -> None:
     store = write_store(tmp_path / "store", "two-room")
     run = write_run(tmp_path / "run", None)
@@ -263,6 +265,7 @@ def test_without_a_known_task_there_is_no_closed_loop(tmp_path: Path) -> None:
         plan_run(run, device="cpu", progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("goal", "kind"), [("frame:1:5", "frame"), ("state:x=0.75,y=0.2", "state"), ("region:x=0.6..,y=..0.9", "region")]
 )
@@ -358,6 +361,7 @@ def image_run(path: Path, store: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("labelled", "classes"), [(True, 2), (True, 1), (False, 2)])
 def test_images_are_measured_by_what_they_have(tmp_path: Path, labelled: bool, classes: int) -> None:
     store = labelled_images(tmp_path / "store", labelled=labelled, classes=classes)
@@ -452,6 +456,7 @@ def test_decisions_cover_the_budget(budget: int, execute: int, count: int) -> No
     assert decisions(config) == count
 
 
+@pytest.mark.slow
 def test_a_cost_that_was_never_fitted_is_refused(tmp_path: Path) -> None:
     """A run that was stopped early has no such cost; other costs it does have."""
     store = write_store(tmp_path / "store", "two-room")

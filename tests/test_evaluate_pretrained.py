@@ -112,6 +112,7 @@ def test_what_cannot_be_done_is_refused_before_collecting(
             evaluate_pretrained("two-room", device="nowhere", progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("goal", [None, "frame:1:5", "state:x=0.75,y=0.2", "region:x=0.6.."])
 def test_plans_without_a_run_and_without_a_store(folders: tuple[Path, Path], goal: str | None) -> None:
     before = files(folders[0])

@@ -84,6 +84,7 @@ def test_a_long_name_is_cut_to_its_panel() -> None:
     assert np.ptp(long[:BAR, GAP + SIDE + GAP :].astype(int)) < 40
 
 
+@pytest.mark.slow
 def test_video_plays(tmp_path: Path) -> None:
     path = tmp_path / "new" / "plan.mp4"
     write_video(path, RECORDING, LIBRARY)
@@ -93,6 +94,7 @@ def test_video_plays(tmp_path: Path) -> None:
     assert [entry.name for entry in path.parent.iterdir()] == ["plan.mp4"]
 
 
+@pytest.mark.slow
 def test_a_video_that_fails_keeps_the_earlier_one(tmp_path: Path) -> None:
     path = tmp_path / "plan.mp4"
     path.write_bytes(b"earlier")

@@ -101,6 +101,7 @@ def test_files_are_in_the_style_of_the_package(extended: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.slow
 def test_option_lists_and_help_texts_know_the_new_names(extended: Path, tmp_path: Path) -> None:
     shown = run(extended, tmp_path, _HELPS)
     collect, import_, train, plan = re.split(r"(?=^usage: )", shown, flags=re.MULTILINE)[1:]
@@ -112,6 +113,7 @@ def test_option_lists_and_help_texts_know_the_new_names(extended: Path, tmp_path
     assert '"token_width"' in plan or '"width": 64' in plan  # of `lewm info`
 
 
+@pytest.mark.slow
 def test_commands_of_the_page_run(extended: Path, tmp_path: Path) -> None:
     blocks = [block for part in sections().values() for block in part]
     followed = [(language, text) for language, text in blocks if language != "diff" and not _PLACE.match(text)]

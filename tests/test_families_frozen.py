@@ -139,6 +139,7 @@ def test_tokens_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         Store(cached.path.with_name("store.features"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"history": 2, "rollout_steps": 2, "pool": 2}])
 def test_a_run_trains_resumes_and_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]

@@ -219,6 +219,7 @@ def test_gradients_flow_through_both_frames() -> None:
         assert parameter.grad.isfinite().all(), name
 
 
+@pytest.mark.slow
 def test_it_learns() -> None:
     model, batch = small(), a_batch(8)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
@@ -313,6 +314,7 @@ def test_fresh_encoder_is_another_of_the_same_form() -> None:
     assert not torch.allclose(fresh(frames), model.encode(frames))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("later", [False, True], ids=["transformers 4", "later transformers"])
 def test_released_tensors_are_read(tmp_path: Path, later: bool) -> None:
     tensors = random_weights(later=later)
@@ -364,6 +366,7 @@ def test_what_is_written_is_read_again(tmp_path: Path) -> None:
         write_released(tmp_path / "small", small())
 
 
+@pytest.mark.slow
 def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
     renamed = random_weights()
     renamed["encoder.layer_norm.weight"] = renamed.pop("encoder.layernorm.weight")
@@ -424,6 +427,7 @@ def test_a_pickle_with_a_call_is_not_run(tmp_path: Path, form: str) -> None:
     assert trace.exists()
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_not_whole_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "released"
     refusal(folder, "no such folder; give one with config.json and weights.pt")

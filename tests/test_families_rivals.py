@@ -66,6 +66,7 @@ def test_halvings_end_at_four_or_less() -> None:
     assert halvings(112) == [112, 56, 28, 14, 7, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tdmpc2", "dreamer"])
 @pytest.mark.parametrize("discrete", [False, True])
 def test_training_reduces_the_loss(tmp_path: Path, name: str, discrete: bool) -> None:
@@ -76,6 +77,7 @@ def test_training_reduces_the_loss(tmp_path: Path, name: str, discrete: bool) ->
     assert np.mean(curve[-5:]) < 0.5 * np.mean(curve[:5])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tdmpc2", "dreamer", "gcbc"])
 def test_a_rival_that_was_stopped_goes_on_exactly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     store = moving_dot(tmp_path / "store").path
@@ -120,6 +122,7 @@ def keys(results: dict[str, Any]) -> dict[str, Any]:
     return {name: keys(value) if isinstance(value, dict) else None for name, value in results.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "cost"), [("two-room", "steps_to_go"), ("two-room-discrete", "tokens")])
 def test_every_family_is_measured_in_the_same_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, cost: str

@@ -30,6 +30,7 @@ def test_discrete_actions_are_scored_by_cross_entropy() -> None:
     np.testing.assert_allclose(cloning_loss(out, target, before), expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("discrete", [False, True])
 def test_learns_the_direction_of_the_goal(tmp_path: Path, discrete: bool) -> None:
     """Through the loop that trains everything else."""

@@ -31,6 +31,7 @@ def printed() -> Iterator[tuple[str, str]]:
         yield shown, out.getvalue()
 
 
+@pytest.mark.slow
 def test_every_step_prints_what_the_page_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     steps = list(printed())

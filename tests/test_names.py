@@ -84,6 +84,7 @@ def test_unknown_names_of_python_point_at_the_list() -> None:
         assert len(str(raised.value)) <= 300
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "told"),
     [

@@ -52,6 +52,7 @@ def run_rank(rank: int, folder: Path) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one_process(tmp_path: Path) -> None:
     spawn(run_rank, args=(tmp_path,), nprocs=2)
     ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
@@ -82,6 +83,7 @@ def test_centre_is_passed_on() -> None:
     assert value != vicreg(inputs, positions, centre="batch", num_positions=GRID)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["none", *REGULARISERS])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile itself
 def test_compiles_without_a_graph_break(name: str) -> None:

@@ -164,6 +164,7 @@ def test_non_finite_token_gives_nan() -> None:
     assert spectral_sigreg(tokens, positions, centre="batch", num_positions=9).isnan()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile itself
 def test_compiles_without_a_graph_break() -> None:
     tokens, positions = make_tokens()

@@ -215,6 +215,7 @@ def test_categorical_samples_follow_probabilities() -> None:
     assert torch.equal(Categorical(probs).mode()[0, 0], torch.tensor([0, 2]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [CONTINUOUS, DISCRETE, CHANGES], ids=["continuous", "discrete", "changes"])
 def test_an_iteration_is_one_graph_of_given_noise(space: ActionSpace) -> None:
     """Traced without a break it gives the numbers that it gives eagerly, so it neither draws, waits nor raises."""

@@ -159,6 +159,7 @@ def test_tables_of_results_are_those_of_the_json(page: Path) -> None:
     assert runpy.run_path(str(ROOT / "benchmarks" / "tables.py"))["filled"](text) == text
 
 
+@pytest.mark.slow
 def test_tables_of_studies_are_those_of_the_results() -> None:
     """`python benchmarks/ablate.py --tables docs/results.md` writes them."""
     jobs, lines = load_table(ROOT / "benchmarks" / "ablate.py").jobs(), read(RESULTS)
@@ -167,6 +168,7 @@ def test_tables_of_studies_are_those_of_the_results() -> None:
         assert filled(text, jobs, lines) == text, page
 
 
+@pytest.mark.slow
 def test_ledger_is_that_of_the_results() -> None:
     """`python benchmarks/ledger.py` writes it; every claim of the article has its row."""
     text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")

@@ -329,6 +329,7 @@ def test_success_names_its_protocol(tmp_path: Path) -> None:
     assert "Measured on 100 episodes by the strict protocol" in " ".join(page.text["split"].split())
 
 
+@pytest.mark.slow
 def test_classes_stand_beside_both_rivals(tmp_path: Path) -> None:
     told = {"accuracy": 0.61, "ci95": [0.56, 0.66], "random_accuracy": 0.35, "random_ci95": [0.3, 0.4]}
     evaluation = EVALUATION | NOTHING | {"class_probe": told | {"largest_class": 0.22}}
@@ -458,6 +459,7 @@ def test_paths_of_an_earlier_version_are_drawn_over_the_state(tmp_path: Path) ->
     assert "x to the right, y downwards" in page.svg["episodes"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("sketched")
 @pytest.mark.parametrize("name", [name for name in arrays() if name not in KEPT])
 def test_arrays_that_do_not_fit_are_left_out(tmp_path: Path, name: str) -> None:
@@ -543,6 +545,7 @@ def test_a_figure_escapes_its_description() -> None:
     assert "<script" not in svg
 
 
+@pytest.mark.slow
 def test_figures_can_be_drawn_of_very_little() -> None:
     one, same, dot = np.array([3.0]), np.full(5, 0.25), np.zeros((1, 1, 3), np.uint8)
     drawn = [

@@ -45,6 +45,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, call: int, error: BaseException) ->
     return calls
 
 
+@pytest.mark.slow
 def test_jobs_share_one_training(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps = stop_at(monkeypatch, 99, AssertionError())
     out, jobs = tmp_path / "out.jsonl", sharing()
@@ -70,6 +71,7 @@ def test_jobs_share_one_training(folder: Path, tmp_path: Path, monkeypatch: pyte
     assert list((folder / "runs").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_killed_training_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = sharing()[:1]
     with monkeypatch.context() as patch:
@@ -114,6 +116,7 @@ def test_sigterm_leaves_the_run_to_the_next_command(folder: Path, monkeypatch: p
     assert [path.name for path in (folder / "runs").iterdir()] == [sharing()[0].training]
 
 
+@pytest.mark.slow
 def test_models_of_other_families_are_measured_alike(folder: Path) -> None:
     variants = {"article": ModelOf("literal"), "latents": ModelOf("tdmpc2"), "cloning": ModelOf("gcbc")}
     jobs = table(variants=variants, seeds=(0,), settings={"plan.execute": 2}).jobs()[:3]
@@ -132,6 +135,7 @@ def test_models_of_other_families_are_measured_alike(folder: Path) -> None:
     json.dumps(cloning, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_lines_are_written_one_by_one(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     evaluated, jobs, out = measure._evaluated, sharing(), tmp_path / "out.jsonl"
 

@@ -61,6 +61,7 @@ def test_success_over_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert by_label["plan.iterations 1"][1] < 8 < by_label["plan.iterations 2"][0]  # side by side
 
 
+@pytest.mark.slow
 def test_success_begins_at_what_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """High rates have the axis for themselves, and the random policy's, far below, is written."""
     low, high = ({f"{k}": {"plan.candidates": k, "plan.elites": 2} for k in pair} for pair in ((4, 8), (9, 10)))

@@ -218,6 +218,7 @@ def test_mistake_in_a_table_is_one_line(tmp_path: Path, text: str, told: str) ->
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_studies_of_the_project_are_sound() -> None:
     """Every job has been validated by then; in a study on Two-Room, no two variants are the same."""
     jobs = select(load_table(BENCHMARK), tasks=["two-room"], seeds=[0])
@@ -227,6 +228,7 @@ def test_studies_of_the_project_are_sound() -> None:
         assert len(set(keys)) == len(keys), study
 
 
+@pytest.mark.slow
 def test_the_project_compares_the_article_at_the_size_of_tiny() -> None:
     tiny = preset("tiny").model
     jobs = [job for job in load_table(BENCHMARK).jobs() if job.config.model.family == "article"]

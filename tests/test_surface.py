@@ -123,6 +123,7 @@ def test_what_takes_a_path_takes_a_string() -> None:
     assert found > 25
 
 
+@pytest.mark.slow
 def test_strings_in_place_of_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = lewm.collect("two-room", "store", episodes=4, image_size=IMAGE, episode_length=12, workers=1,

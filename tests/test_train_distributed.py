@@ -21,6 +21,8 @@ from lewm.train.schedule import make_optimizer
 from lewm.train.step import train_step
 from tiny import IMAGE, batch_of, moving_dot, tiny, tiny_article
 
+pytestmark = pytest.mark.slow  # all are about one training in two processes
+
 CASES = {
     "spectral": tiny_article(model__regulariser="spectral", model__targets="blocks"),
     "spectral by position": tiny_article(model__regulariser="spectral", model__centre="position"),

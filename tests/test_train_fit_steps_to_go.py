@@ -56,6 +56,7 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a.argsort().argsort(), b.argsort().argsort())[0, 1])
 
 
+@pytest.mark.slow
 def test_learns_the_time_between_held_out_frames(store: Store, fitted: Fitted) -> None:
     now, goal, away = [], [], []
     for episode in HELD_OUT:
@@ -79,6 +80,7 @@ def test_learns_the_time_between_held_out_frames(store: Store, fitted: Fitted) -
     assert means[9] == pytest.approx(9, abs=2.5)
 
 
+@pytest.mark.slow
 def test_changes_nothing_of_the_model(fitted: Fitted) -> None:
     assert fitted.steps == 1000
     assert not fitted.model.training
@@ -89,6 +91,7 @@ def test_changes_nothing_of_the_model(fitted: Fitted) -> None:
         assert torch.equal(value, after[name]), name
 
 
+@pytest.mark.slow
 def test_unrelated_frames_are_far(store: Store, fitted: Fitted) -> None:
     model, cost = fitted.model, fitted.cost
     rng = np.random.default_rng(0)

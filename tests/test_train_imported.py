@@ -64,6 +64,7 @@ def test_a_released_model_is_a_run(released: Path, tmp_path: Path) -> None:
         import_model(released, run, store.path)
 
 
+@pytest.mark.slow
 def test_resuming_it_goes_on_from_the_released_weights(released: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     config = import_model(released, run, a_store(tmp_path / "store").path)

@@ -204,6 +204,7 @@ def test_batches_are_those_of_the_sampler(tmp_path: Path, monkeypatch: pytest.Mo
         assert np.array_equal(batch.actions.numpy(), clips.actions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["continuous", "discrete", "images"])
 @pytest.mark.parametrize("step", [1, 6, 11])
 def test_sigterm_then_resume(
@@ -278,6 +279,7 @@ def test_training_outside_of_the_main_thread(store: Path, reference: Path, tmp_p
     assert_same_run(tmp_path / "run", reference)
 
 
+@pytest.mark.slow
 def test_one_process_trains_a_run(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, refused = tmp_path / "run", []
 
@@ -330,6 +332,7 @@ def interrupted(run: Path, store: Path, monkeypatch: pytest.MonkeyPatch, step: i
             train(CONFIG_A, store, run, progress=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tail", ["", '{"step": 8, "lo', '{"step": 8, "loss": 1.0}\n{"st'])
 def test_resume_drops_rows_beyond_the_checkpoint(
     store: Path, reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tail: str
@@ -391,6 +394,7 @@ def test_full_disk_while_metrics_are_written(
     assert_same_run(run, reference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("checkpoint", [True, False])
 def test_loss_that_is_not_finite(
@@ -461,6 +465,7 @@ def test_late_looks_lose_nothing(store: Path, tmp_path: Path, monkeypatch: pytes
     assert [row["loss_pred"] for row in rows(tmp_path / "late")] == pytest.approx(golden["loss_pred"], rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("as_on_a_gpu")
 def test_stop_and_resume_with_late_looks(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tmp_path / "run"
@@ -617,6 +622,7 @@ def encoders_at_first_step(patch: pytest.MonkeyPatch) -> list[dict[str, torch.Te
     return noted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inference", ["online", "target"])
 def test_a_run_starts_from_the_encoder_of_another(
     store: Path, image_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inference: str

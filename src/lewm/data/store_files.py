@@ -1,6 +1,7 @@
 """The files of a store: its lock, its episode table, and arrays that grow in place."""
 
 import contextlib
+import math
 import mmap
 import os
 import sys
@@ -172,7 +173,7 @@ def replace_file(path: Path, data: Any) -> None:
 
 
 def row_bytes(dtype: np.dtype[Any], row: tuple[int, ...]) -> int:
-    return dtype.itemsize * int(np.prod(row, dtype=np.int64))
+    return dtype.itemsize * math.prod(row)
 
 
 def describe_array(dtype: np.dtype[Any], shape: tuple[int | str, ...]) -> str:
