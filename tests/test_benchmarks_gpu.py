@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -47,9 +48,9 @@ def test_stopped_and_gone_on_with_elsewhere(
     assert json.loads((tmp_path / "full.json").read_text()) == result
     speed, task = result["speed"], result["tasks"]["two-room"]
     assert speed["compiled"] is None
-    assert speed["eager"]["flops_per_step"] > 1e6
+    rate = 1e3 * speed["eager"]["flops_per_step"] / speed["eager"]["step_ms_mean"]
     assert speed["eager"]["transitions_per_s"] == pytest.approx(8e3 / speed["eager"]["step_ms_mean"], rel=0.01)
-    assert 0 < speed["eager"]["share_of_matmul"] < 1
+    assert speed["eager"]["share_of_matmul"] == pytest.approx(rate / speed["matmul_bf16_flops"], abs=1e-4)
     steps = speed["eager"]["synchronised_step_ms"]
     assert 0 < steps["p50"] <= steps["p90"] <= steps["p99"]
     assert task["steps"] == 20
@@ -108,7 +109,7 @@ def test_a_call_ends_when_its_time_is_up(
     begin = time.monotonic()
     result = call(capsys, tmp_path, "--minutes", 0.1, "--steps", 1_000_000)
     assert not result["finished"]
-    assert result["stopped"] is not None
+    assert re.search(r"stopped at step \d+", result["stopped"])
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
     assert time.monotonic() - begin < 60  # on a machine that may be very busy

@@ -70,9 +70,9 @@ def test_windows_are_bounded_and_mix_many_places() -> None:
     assert (clips.block, clips.num_windows) == (10, 100)
     for window in range(110):
         runs = list(clips.runs(window))
-        assert sum(end - first for first, end in runs) * clip_bytes <= order.WINDOW_BYTES
-        assert len(runs) >= 10
-        assert np.ptp([first for first, _ in runs]) > num_clips / 10  # no neighbours
+        assert sum(end - first for first, end in runs) * clip_bytes == order.WINDOW_BYTES
+        assert 10 <= len(runs) <= 11  # the last block and the first may be halves
+        assert np.ptp([first for first, _ in runs]) > num_clips / 3  # no neighbours
     # Within a window the clips of a block are mixed with the others': hardly any clip is followed by its neighbour.
     assert np.mean(np.diff(clips.take(0, num_clips)) == 1) < 0.02
 
@@ -80,7 +80,7 @@ def test_windows_are_bounded_and_mix_many_places() -> None:
 def test_blocks_begin_elsewhere_in_every_epoch() -> None:
     clips = ClipOrder(1000, 10_000, 0)
     begins = [{first % clips.block for first, _ in clips.runs(10 * epoch)} for epoch in range(20)]
-    assert len(set.union(*begins)) > 5
+    assert len(set.union(*begins)) >= 8
 
 
 def test_half_empty_windows_do_not_exist() -> None:
@@ -88,5 +88,6 @@ def test_half_empty_windows_do_not_exist() -> None:
     clips = ClipOrder(301, 3010, 0)
     sizes = [sum(end - first for first, end in clips.runs(window)) for window in range(clips.num_windows)]
     assert sum(sizes) == 301
-    assert min(sizes) > 60
     assert clips.num_windows == 4
+    assert min(sizes) >= 70
+    assert max(sizes) <= 80  # a block is 10

@@ -65,8 +65,9 @@ def test_broken_images_are_one_line(name: str) -> None:
     assert "0x" not in str(error.value)  # no object's address
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP"])
-def test_damage_anywhere_is_an_image_or_one_line(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "least"), [("JPEG", 20), ("PNG", 100), ("WEBP", 30), ("BMP", 15)])
+def test_damage_anywhere_is_an_image_or_one_line(kind: str, least: int) -> None:
+    """PNG has checksums, by which all of it is seen."""
     rng = np.random.default_rng(0)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -83,7 +84,7 @@ def test_damage_anywhere_is_an_image_or_one_line(kind: str) -> None:
             read_image(io.BytesIO(damaged.tobytes()), "here")
         except ValueError as error:
             refused += str(error).startswith("here: is no usable image (")
-    assert refused > 5
+    assert refused >= least
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])

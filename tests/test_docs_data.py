@@ -1,5 +1,6 @@
 """The guide from a recording to a plan, docs/data.md, step by step on a small recording."""
 
+import re
 import shlex
 from pathlib import Path
 
@@ -61,7 +62,11 @@ def test_every_step_of_the_guide(
     (block,) = [block for block in blocks(ROOT / "docs" / "data.md", "python") if "so100" in block]
     capsys.readouterr()
     exec(compile(block, "docs/data.md", "exec"), {})
-    assert capsys.readouterr().out.count("[") >= 6
+    printed = capsys.readouterr().out.partition("]]")[0]
+    rows = np.array(re.sub(r"[\[\]]", " ", printed).split(), dtype=np.float64).reshape(-1, 6)
+    assert len(rows) == 2 * 6  # two model steps of six recorded ones are carried out before the next plan
+    assert (store.actions.min(axis=0) - 1e-4 <= rows).all()
+    assert (rows <= store.actions.max(axis=0) + 1e-4).all()
     for goal in ("state:0.3,0.5", "state:state_0=0.3", "region:state_0=0.2..0.4,state_1=0.5.."):
         assert cli.main(["plan", "runs/so100", "--goal", goal]) == 0, capsys.readouterr()
         assert "Held-out R² of state_0" in capsys.readouterr().out

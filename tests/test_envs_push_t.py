@@ -120,7 +120,7 @@ def test_initial_states_vary_and_are_clear_of_walls() -> None:
     task = PushT(16)
     states = np.stack([task.reset(seed=seed)[1]["state"] for seed in range(60)])
     spread = states.std(axis=0)
-    assert (spread[:4] > 50.0).all()
+    assert (spread[:4] > 90.0).all()
     assert len(np.unique(np.floor(states[:, 4] / (np.pi / 2)))) == 4
     np.testing.assert_array_equal(states[:, 5:], 0.0)
     # Nothing overlaps, so that nothing moves when nothing is done.
@@ -142,5 +142,5 @@ def test_behaviour_pushes_the_block_and_keeps_it_inside(task: PushT) -> None:
         middle = path[:, 2:4] + 45.0 * np.stack([-np.sin(path[:, 4]), np.cos(path[:, 4])], axis=1)
         assert middle.min() > 0.0
         assert middle.max() < 512.0
-    assert sum(distance > 20.0 for distance in moved) >= 3
-    assert np.mean(contact) > 0.1
+    assert min(moved) > 80.0
+    assert 0.25 < np.mean(contact) < 0.55

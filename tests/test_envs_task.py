@@ -83,7 +83,7 @@ def test_frames_depend_on_the_state_alone(task: Task) -> None:
     for state, frame in zip(states, frames, strict=True):
         other.set_state(state)
         np.testing.assert_array_equal(other.render(), frame)
-    assert len(np.unique(frames.reshape(7, -1), axis=0)) > 1
+    assert len(np.unique(frames.reshape(7, -1), axis=0)) == len(np.unique(states, axis=0)) >= 6
 
 
 @pytest.mark.parametrize("size", [64, 96, 224])
@@ -126,7 +126,7 @@ def test_place_is_where_the_frame_shows_what_moves(task: Task) -> None:
     assert places.shape == (41, 2)
     assert ((places >= 0) & (places <= 128)).all()
     first, last = (large.render_states(states[[k]])[0].astype(int) for k in (0, 40))
-    assert np.linalg.norm(places[0] - places[40]) > 8
+    assert np.linalg.norm(places[0] - places[40]) > 40
     changed = np.abs(first - last).max(axis=-1) > 30
     for x, y in places[[0, 40]]:
         assert changed[int(y) - 1 : int(y) + 2, int(x) - 1 : int(x) + 2].any()

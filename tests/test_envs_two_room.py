@@ -182,7 +182,7 @@ def test_frame_shows_wall_door_and_disc() -> None:
 def test_disc_at_the_border_is_cut_by_nothing_else() -> None:
     frame = TwoRoom(64).render_states(np.array([[0.05, 0.05]]))[0].astype(int)
     red = (frame[..., 0] - frame[..., 1]) > 60
-    assert red[:7, :7].sum() == red.sum() > 20
+    assert red[:7, :7].sum() == red.sum() == pytest.approx(np.pi * (RADIUS * 64) ** 2, abs=6)
 
 
 @pytest.mark.parametrize("kind", [TwoRoom, TwoRoomDiscrete])
@@ -198,8 +198,8 @@ def test_behaviour_visits_both_rooms(kind: type[TwoRoom]) -> None:
         left = path[:, 0] < 0.5
         crossed += int(left.any() and not left.all())
         visited[tuple(np.floor(path * 5).astype(int).T)] = True
-    assert crossed >= 8
-    assert visited.sum() >= 22
+    assert crossed >= 13
+    assert visited.sum() >= 23  # of 25, and the wall takes the corners of some
 
 
 def test_discrete_actions_move_along_the_axes() -> None:
