@@ -77,6 +77,7 @@ def test_page_is_of_the_object(pages: Path, name: str) -> None:
     assert f"| [`{name}`]({name}.md) | " in (pages / "index.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLIC)
 def test_example_runs(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
