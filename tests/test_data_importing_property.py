@@ -18,10 +18,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from PIL import Image
 
 from lewm.data.importers.source import ImportOptions
 from lewm.data.importers.tables import choose_columns, read_table
-from lewm.data.importing import open_source
+from lewm.data.importing import detect_format, open_source
+from lewm.files import short_errors
 
 FINITE = st.floats(-1e6, 1e6, width=32)
 OPTIONS = ImportOptions(image_size=4)
@@ -99,13 +101,31 @@ def test_a_damaged_table_is_refused_or_has_numbers(suffix: str, at: float, put: 
         first = int(at * len(whole))
         path.write_bytes(whole[:first] + put + whole[first + taken :])
         try:
-            found = choose_columns(read_table(path, ImportOptions()), path.name, ImportOptions())
+            with short_errors():  # as around every import: a damaged name may have two lines
+                found = choose_columns(read_table(path, ImportOptions()), path.name, ImportOptions())
         except ValueError as error:
             one_line(error)
             return
     assert np.isfinite(found.actions).all()
     assert np.isfinite(found.states).all()
     assert len(found.actions) == len(found.states) > 0
+
+
+@pytest.mark.parametrize("name", ["file", "image"])
+def test_a_text_that_is_no_text_is_refused(tmp_path: Path, name: str) -> None:
+    texts = pa.array([b"a.png", b"\xff\x80"]).view(pa.string())
+    pq.write_table(pa.table({name: texts, "action": [1.0, 2.0]}), tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"^a\.parquet: is no parquet table \(.*UTF8.*\); write it again$"):
+        read_table(tmp_path / "a.parquet", ImportOptions(), also=(name,))
+
+
+def test_a_table_whose_columns_have_no_names_has_no_actions(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "1.png")
+    pq.write_table(pa.table({"action": [1.0, 2.0]}), tmp_path / "a.parquet")
+    data = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(data.replace(b"action", b"\xff\x80tion"))
+    with pytest.raises(ValueError, match=r": has pictures without class folders and without a table; make a folder"):
+        detect_format(tmp_path)
 
 
 # HDF5 and zarr: one row a frame.

@@ -1,6 +1,7 @@
 """Any small store is read back as it was written; a damaged one is refused in one line, or reads the same."""
 
 import dataclasses
+import itertools
 import json
 import re
 import tempfile
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -202,12 +205,13 @@ def test_any_value_in_the_description_is_refused_or_of_its_type(kept: Path, fiel
         file.write_bytes(whole)
 
 
+@pytest.mark.slow
 def test_every_damaged_byte_of_the_table_is_noticed(kept: Path, tmp_path: Path) -> None:
     """Texts and numbers in it have no other form that would be wrong."""
     file = tmp_path / "episodes.parquet"
     whole, table = (kept / file.name).read_bytes(), read_table(kept / file.name)
-    for place in range(len(whole)):
-        file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    for place, bit in itertools.product(range(len(whole)), (1, 128)):  # a name with the latter is no text any more
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
         try:
             same = read_table(file).equals(table)
         except ValueError as error:
@@ -254,6 +258,22 @@ def test_a_description_nested_without_end_is_refused(kept: Path) -> None:
     try:
         file.write_text("[" * 100_000, encoding="utf-8")
         with pytest.raises(ValueError, match=r"meta\.json: is not JSON \([^\n]*\); restore it") as error:
+            Store(kept)
+    finally:
+        file.write_bytes(whole)
+    one_line(error.value, kept)
+
+
+def test_a_text_that_is_no_text_is_refused(kept: Path) -> None:
+    """Where there are no checksums, as in tables of earlier versions."""
+    file = kept / "episodes.parquet"
+    whole, table = file.read_bytes(), read_table(file)
+    source = pa.array([b"a", b"\xff\x80", b"c"]).view(pa.string())
+    try:
+        pq.write_table(table.set_column(table.schema.get_field_index("source"), "source", source), file)
+        with pytest.raises(
+            ValueError, match=r"episodes\.parquet: is not an episode table \(.*UTF8.*\); restore"
+        ) as error:
             Store(kept)
     finally:
         file.write_bytes(whole)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+import conftest
+
 HERE = Path(__file__).parent
 ROOMS = sorted(folder.parent.name for folder in (HERE.parent / "src" / "lewm").glob("*/__init__.py"))
 
@@ -35,3 +37,20 @@ def test_most_tests_of_every_room_are_quick(room: str) -> None:
     slow = [slow for file in files for slow in marks_in(file.read_text(encoding="utf-8")).values()]
     assert len(slow) >= 2
     assert sum(slow) < len(slow) / 2
+
+
+@pytest.mark.parametrize(("took", "mark", "fails"), [(5.5, None, True), (5.5, "slow", False), (4.5, None, False)])
+def test_a_long_test_that_is_not_marked_fails(
+    monkeypatch: pytest.MonkeyPatch, took: float, mark: str | None, fails: bool
+) -> None:
+    class Item:
+        def get_closest_marker(self, name: str) -> bool:
+            return name == mark
+
+    clock, item = iter([3.0, 3.0 + took]), Item()
+    with monkeypatch.context() as patch:  # the test itself is watched too, until its end
+        patch.setattr(conftest, "processor_seconds", lambda: next(clock))
+        running = conftest.refuse_long(item)  # pyright: ignore[reportArgumentType]
+        next(running)
+        with pytest.raises(pytest.fail.Exception if fails else StopIteration):
+            running.send(None)

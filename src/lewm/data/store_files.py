@@ -76,7 +76,8 @@ def read_table(path: Path) -> pa.Table:
             # no threads: Arrow aborts a process that ends while its threads are still starting (apache/arrow 34314)
             table = file.read(TABLE_SCHEMA.names, use_threads=False)
         table = table.select(TABLE_SCHEMA.names).cast(TABLE_SCHEMA)
-    except (pa.ArrowException, KeyError, OSError) as error:
+        table.validate(full=True)  # of texts only this reads the bytes
+    except (pa.ArrowException, KeyError, OSError, UnicodeDecodeError) as error:  # the last of a column's name
         reason = shorten(error, _LONGEST_REASON)
         raise ValueError(f"{path}: is not an episode table ({reason}); restore it or write the store again") from error
     if any(column.null_count for column in table.columns):

@@ -311,7 +311,7 @@ def _tells_actions(table: Path) -> bool:
                 names = file.read(_HEADER).split(b"\n")[0].decode("utf-8-sig", errors="replace").split(",")
         else:
             names = pq.read_schema(table).names
-    except (OSError, pa.ArrowException):
+    except (OSError, pa.ArrowException, UnicodeDecodeError):
         return False
     return any(name.strip().strip('"').startswith("action") for name in names)
 

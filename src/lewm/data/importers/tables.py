@@ -185,6 +185,7 @@ def read_table(path: Path, options: ImportOptions, also: Sequence[str] = ()) -> 
                         f"{_MAX_ROWS} and {_MAX_COLUMNS}"
                     )
                 table = file.read(names, use_threads=False) if names else file.schema_arrow.empty_table()
+                table.validate(full=True)  # of texts only this reads the bytes
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = (str(error).splitlines() or ["empty"])[0]
         raise ValueError(f"{path.name}: is no {path.suffix[1:]} table ({reason}); write it again") from error
