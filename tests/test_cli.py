@@ -99,7 +99,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         def stop_at_third(*args: Any, **kwargs: Any) -> Any:
             calls.append(1)
             if len(calls) == 3:
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)
             return step(*args, **kwargs)
 
         patch.setattr(lewm.train.loop, "train_step", stop_at_third)
@@ -206,6 +206,9 @@ def test_wrong_values_are_one_line(tmp_path: Path, folder: Path, capsys: pytest.
     assert "no such folder" in error_of(["eval", new], capsys)
     assert "must end in .mp4" in error_of(["plan", run, "--video", "plan.gif"], capsys)
     assert "plan.elites=9" in error_of(["plan", run, "--plan.elites", "9"], capsys)
+    cem = "plan.elites=3: is a setting of cem, and plan.planner=mppi; leave it out, or use plan.planner=cem"
+    assert cem in error_of(["plan", run, "--planner", "mppi", "--plan.elites", "3"], capsys)
+    assert "is a setting of mppi" in error_of([*train, "--plan.temperature", "0.5"], capsys)
     assert "give some of x, y" in error_of(["plan", run, "--goal", "state:z=1"], capsys)
     assert "give all variables, or a region" in error_of(["plan", run, "--goal", "state:x=0.3"], capsys)
     assert "give --goal" in error_of(["plan", run, "--start", "frame:0:0"], capsys)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -36,7 +35,7 @@ def ctrl_c_in_step(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     def interrupted(*args: Any, **kwargs: Any) -> Any:
         calls.append(0)
         if len(calls) == number:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return step(*args, **kwargs)
 
     monkeypatch.setattr(lewm.train.loop, "train_step", interrupted)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -107,7 +106,7 @@ def stopped_and_gone_on_with(name: str, store: str, run: Path, capsys: pytest.Ca
     def stop_at_third(*args: Any, **kwargs: Any) -> Any:
         calls.append(1)
         if len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return step(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -277,6 +277,11 @@ def test_a_preset_with_settings_of_its_own() -> None:
             "model.rho=0.4: is a setting of tdmpc2, and the family here is compact; leave it out, or start from a "
             "preset of that family: tdmpc2",
         ),
+        (
+            {"plan.temperature": 0.2},
+            "plan.temperature=0.2: is a setting of mppi, and plan.planner=cem; leave it out, or use plan.planner=mppi",
+        ),
+        ({"plan": {"planner": "mppi", "elites": 4}}, "plan.elites=4: is a setting of cem, and plan.planner=mppi"),
         ({"model.beta": 1.0, "model": {"beta": 2.0}}, "model.beta=2.0: is given twice; leave one out"),
     ],
 )

@@ -216,11 +216,11 @@ def test_an_import_that_is_stopped_before_its_first_episode_binds_nobody(
 ) -> None:
     path, out = write_demos(tmp_path / "demos.hdf5", [0]), tmp_path / "store"
     code = (
-        "import os, signal\n"
+        "import signal\n"
         "from lewm.data import importing\n"
         "def stop(recording, options, file):\n"
         "    file.write_bytes(b'half a frame')\n"
-        f"    os.kill(os.getpid(), signal.{name})\n"
+        f"    signal.raise_signal(signal.{name})\n"
         "importing._fit_episode = stop\n"
         f"importing.import_recording({str(path)!r}, {str(out)!r}, workers=1, progress=False)\n"
     )

@@ -62,6 +62,7 @@ class Settings(Config):
         """Return the configuration, validated."""
         parts: dict[str, Any] = {f.name: getattr(self, f.name) for f in dataclasses.fields(Config)}
         parts["data"] = DataConfig(**dataclasses.asdict(self.data))
+        self.plan.refuse_unread(PRESETS[self.preset].plan)
         return Config(**parts)
 
 
@@ -88,6 +89,11 @@ class OfRun:
     """Where to compute."""
     plan: PlanConfig
     eval: EvalConfig
+
+    @property
+    def chosen_plan(self) -> PlanConfig:
+        """The planning settings."""
+        return self.plan
 
 
 Form = TypeVar("Form")
@@ -177,7 +183,8 @@ def parse_of_run(name: str, form: type[OfRunT], argv: Sequence[str]) -> tuple[Of
         raise ValueError("run: not given; give a run folder RUN, or --pretrained NAME")
     config = load_config(run)
     args = dataclasses.replace(parse_with(config), run=run)
-    return args, dataclasses.replace(config, seed=args.seed, plan=args.plan, eval=args.eval)
+    args.chosen_plan.refuse_unread(config.plan)
+    return args, dataclasses.replace(config, seed=args.seed, plan=args.chosen_plan, eval=args.eval)
 
 
 def run_folder(run: Path | None, pretrained: str | None) -> Path | None:

@@ -13,7 +13,7 @@ import tyro
 from lewm.cli.numbers import HEADS, goal_rows, planning_rows
 from lewm.cli.options import OfRun, parse_of_run
 from lewm.cli.show import number_text, print_result, print_table, short_text
-from lewm.config import Config
+from lewm.config import Config, PlanConfig
 from lewm.config.choices import PLANNERS, PlannerName
 
 
@@ -37,11 +37,14 @@ class Plan(OfRun):
     video: Annotated[Path | None, tyro.conf.arg(metavar="FILE.mp4")] = None
     """Write a video of some episodes."""
 
+    @property
+    def chosen_plan(self) -> PlanConfig:
+        """The planning settings, with the planner of --planner."""
+        return self.plan if self.planner is None else dataclasses.replace(self.plan, planner=self.planner)
+
 
 def command(argv: list[str]) -> None:
     args, config = parse_of_run("plan", Plan, argv)
-    if args.planner is not None:
-        config = dataclasses.replace(config, plan=dataclasses.replace(config.plan, planner=args.planner))
     if args.episodes is not None:
         config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, episodes=args.episodes))
     if args.start is not None and args.goal is None:

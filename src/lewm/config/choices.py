@@ -38,10 +38,11 @@ REGULARISERS = {
 """Terms against collapse: `term(tokens, positions, *, centre, num_positions) -> scalar`."""
 
 PLANNERS = {
-    "cem": "lewm.plan.cem:cem_weights",
-    "mppi": "lewm.plan.mppi:mppi_weights",
+    "cem": ("lewm.plan.cem:cem_weights", "elites"),
+    "mppi": ("lewm.plan.mppi:mppi_weights", "temperature"),
 }
-"""Searches, which differ in how much weight a candidate has in a refit: `weights(plan) -> weight_fn(costs (B, K))`."""
+"""Searches, which differ in how much weight a candidate has in a refit: `weights(plan) -> weight_fn(costs (B, K))`; and
+the settings of `plan` that this one reads and not all of them do."""
 
 if TYPE_CHECKING:
     RegulariserName = str

@@ -3,11 +3,12 @@
 The docstring under a field is also its help text on the command line. This room imports no torch.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
 from lewm.config.checks import at_least, require
-from lewm.config.choices import PlannerName
+from lewm.config.choices import PLANNERS, PlannerName
 
 ControlMode = Literal["unknown", "position", "displacement", "velocity"]
 """What a continuous action commands: where to be, how far to move from here, or how fast to move."""
@@ -164,6 +165,17 @@ class PlanConfig:
         require(gain is None or 0 <= gain <= 1, "plan.correction", gain, "must be between 0 and 1", "use 0 for none")
         require(change is None or change > 0, "plan.max_change", change, "must be positive", "leave it out")
         require(self.temperature > 0, "plan.temperature", self.temperature, "must be positive", "use 0.1")
+
+    def refuse_unread(self, before: "PlanConfig") -> None:
+        """Raise ValueError where a setting differs from `before` that another planner than the chosen one reads."""
+        for name in dataclasses.asdict(self):
+            readers = [planner for planner, (_, *own) in PLANNERS.items() if name in own]
+            value = getattr(self, name)
+            if readers and self.planner not in readers and value != getattr(before, name):
+                raise ValueError(
+                    f"plan.{name}={value}: is a setting of {' and '.join(readers)}, and plan.planner={self.planner}; "
+                    f"leave it out, or use plan.planner={readers[0]}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

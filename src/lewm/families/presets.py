@@ -137,7 +137,9 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
         require(not wrong, name, value, wrong, "correct the value")
         group, _, field = name.rpartition(".")
         (parts.setdefault(group, {}) if group else top)[field] = value
-    return replace(config, **top, **{group: replace(getattr(config, group), **part) for group, part in parts.items()})
+    made = replace(config, **top, **{group: replace(getattr(config, group), **part) for group, part in parts.items()})
+    made.plan.refuse_unread(config.plan)
+    return made
 
 
 def not_a_setting(name: str, config: Config) -> str:

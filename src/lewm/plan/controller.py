@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lewm.config import Config, PlanConfig
-from lewm.config.choices import PLANNERS, chosen
+from lewm.config.choices import PLANNERS, found_at
 from lewm.model.frames_in import pictures_in
 from lewm.plan.cost import LatentModel, corrected_rollout, goal_cost, latent_cost_fn, planning_cost
 from lewm.plan.goal import Region
@@ -93,7 +93,7 @@ class RecedingHorizon:
         init = None if self.last_plan is None else warm_start(self.last_plan, config.execute, space)
         self.last_plan = search(
             cost_fn,
-            chosen(PLANNERS, config.planner)(config),
+            found_at(PLANNERS[config.planner][0])(config),
             space=space,
             batch=self._batch,
             horizon=config.horizon,
