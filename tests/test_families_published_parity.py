@@ -27,9 +27,13 @@ from lewm.families.published.settings import PublishedSettings
 from tiny import batch_of
 
 PEERS = ("stable_worldmodel", "transformers", "torchvision")
-pytestmark = pytest.mark.skipif(
-    not all(map(find_spec, PEERS)), reason=f"not installed: {', '.join(name for name in PEERS if not find_spec(name))}"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not all(map(find_spec, PEERS)),
+        reason=f"not installed: {', '.join(name for name in PEERS if not find_spec(name))}",
+    ),
+]
 SETTINGS = PublishedSettings(image_size=56, dropout=0.1)
 close = partial(torch.testing.assert_close, rtol=1e-5, atol=1e-5)
 
