@@ -1,0 +1,51 @@
+"""The article's system and the compact one at the article's own size: 128 pixels, 64 tokens of 384, 13.5 million numbers.
+
+    python benchmarks/own_size.py --study literal --tasks two-room
+    python benchmarks/own_size.py --list
+
+This is `lewm ablate benchmarks/own_size.py --out benchmarks/results/own_size.jsonl --keep` with the options given. A
+training takes hours on a CPU; a command that was stopped goes on when it is given again, if `--work` names a folder that
+is still there.
+"""
+
+import sys
+from pathlib import Path
+
+from lewm.cli import main
+from lewm.research import ModelOf, Study, Table, TaskData
+
+OUT = Path(__file__).parent / "results" / "own_size.jsonl"
+SIZE = 128
+
+# Batches of 32, and about as many steps as one CPU core does in 160 minutes; every schedule is a share of the steps. All else
+# about training is the article's. A plan is one look at 64 sequences of five model steps of five environment steps.
+LITERAL = {
+    "data.frame_skip": 5,
+    "train.steps": 5000,
+    "train.batch_size": 32,
+    "train.precision": "float32",
+    "train.checkpoint_every": 100,
+    "train.cost_steps": 0,
+    "plan.cost": "tokens",
+    "plan.over": "last",
+    "plan.horizon": 5,
+    "plan.iterations": 1,
+    "plan.execute": 1,
+    "plan.hold": False,
+    "eval.episodes": 100,
+    "eval.split_episodes": 0,
+}
+
+TABLE = Table(
+    preset="literal",
+    tasks={
+        "two-room": TaskData(task="two-room", episodes=400, image_size=SIZE, settings=LITERAL),
+        "push-t": TaskData(task="push-t", episodes=500, image_size=SIZE, settings=LITERAL),
+    },
+    studies={
+        "literal": Study(variants={"literal": ModelOf("literal")}, tasks=("two-room", "push-t"), seeds=(0,)),
+    },
+)
+
+if __name__ == "__main__":
+    sys.exit(main(["ablate", __file__, "--out", str(OUT), "--keep", *sys.argv[1:]]))
