@@ -1,11 +1,10 @@
-"""The article's system and the compact one at the article's own size: 128 pixels, 64 tokens of 384, 13.5 million numbers.
+"""The article's system at its own size: frames of 128 pixels, 64 tokens of 384 numbers, 13.5 million weights.
 
     python benchmarks/own_size.py --study literal --tasks two-room
     python benchmarks/own_size.py --list
 
 This is `lewm ablate benchmarks/own_size.py --out benchmarks/results/own_size.jsonl --keep` with the options given. A
-training takes hours on a CPU; a command that was stopped goes on when it is given again, if `--work` names a folder that
-is still there.
+training takes hours on a CPU. A command that was stopped goes on when it is given again with the same `--work`.
 """
 
 import sys
@@ -17,8 +16,8 @@ from lewm.research import ModelOf, Study, Table, TaskData
 OUT = Path(__file__).parent / "results" / "own_size.jsonl"
 SIZE = 128
 
-# Batches of 32, and about as many steps as one CPU core does in 160 minutes; every schedule is a share of the steps. All else
-# about training is the article's. A plan is one look at 64 sequences of five model steps of five environment steps.
+# Batches of 32, and about as many steps as one CPU core does in 160 minutes; every schedule is a share of the steps.
+# All else about training is the article's. A look compares 64 sequences of five model steps, each five actions long.
 LITERAL = {
     "data.frame_skip": 5,
     "train.steps": 5000,
