@@ -32,7 +32,8 @@ import lewm.pretrained
 import lewm.train.loop
 from lewm.cli import main
 from lewm.cli.info_command import describe
-from lewm.cli.numbers import number_rows
+from lewm.cli.numbers import number_rows, planning_rows
+from lewm.cli.usage import as_options
 from lewm.config import EvalConfig, PlanConfig
 from lewm.families.article.settings import ArticleSettings
 from lewm.families.presets import PRESETS
@@ -197,16 +198,20 @@ def test_wrong_values_are_one_line(tmp_path: Path, folder: Path, capsys: pytest.
     train = ["train", "--data", store, "--out", new]
     assert "did you mean push-t?" in error_of(["collect", "pusht", "--episodes", "2", "--out", new], capsys)
     assert "use 128 or 136" in error_of([*train, "--model.image-size", "130"], capsys)
-    assert f"use --model.image-size {IMAGE}" in error_of([*train, "--model.image-size", "64"], capsys)
+    both = f"use --model.image-size {IMAGE}, or collect or import them with --image-size 64"
+    assert both in error_of([*train, "--model.image-size", "64"], capsys)
     assert "is not a store" in error_of(["train", "--data", new, "--out", new], capsys)
-    assert "give --data DIR --out DIR" in error_of(["train", "--data", store], capsys)
+    assert "give --out DIR, the new run folder, or --resume" in error_of(["train", "--data", store], capsys)
+    assert "give --data DIR, the store to train on, or --re" in error_of(["train", "--out", new], capsys)
+    assert "is a store already; give it to `lewm train --data`" in error_of(["import", store, "--out", new], capsys)
     assert "all options but --data and --json" in error_of(["train", "--resume", run, "--seed", "4"], capsys)
     assert "is a run already" in error_of(["train", "--data", store, "--out", run], capsys)
     assert "no such folder" in error_of(["train", "--resume", new], capsys)
     assert "no such folder" in error_of(["eval", new], capsys)
     assert "must end in .mp4" in error_of(["plan", run, "--video", "plan.gif"], capsys)
-    assert "plan.elites=9" in error_of(["plan", run, "--plan.elites", "9"], capsys)
-    cem = "plan.elites=3: is a setting of cem, and plan.planner=mppi; leave it out, or use plan.planner=cem"
+    fewer = "must not exceed 1 candidates; use --plan.elites 1 or fewer, or more --plan.candidates"
+    assert fewer in error_of(["plan", run, "--plan.candidates", "1"], capsys)
+    cem = "plan.elites=3: is a setting of cem, and plan.planner=mppi; leave it out, or use --plan.planner cem"
     assert cem in error_of(["plan", run, "--planner", "mppi", "--plan.elites", "3"], capsys)
     assert "is a setting of mppi" in error_of([*train, "--plan.temperature", "0.5"], capsys)
     assert "give some of x, y" in error_of(["plan", run, "--goal", "state:z=1"], capsys)
@@ -215,6 +220,14 @@ def test_wrong_values_are_one_line(tmp_path: Path, folder: Path, capsys: pytest.
     assert "use 0 to 5" in error_of(["plan", run, "--start", "frame:6:0", "--goal", "frame:0:0"], capsys)
     assert "has settings of its own" in error_of(["info", run, "--seed", "4"], capsys)
     assert not Path(new).exists()
+
+
+def test_a_remedy_names_settings_as_they_are_typed() -> None:
+    line = "plan.cost=x: is wrong; use plan.planner=mppi, plan.cost tokens, model.residual False or a lower train.py"
+    typed = (
+        "plan.cost=x: is wrong; use --plan.planner mppi, --plan.cost tokens, --model.no-residual or a lower train.py"
+    )
+    assert as_options(line) == typed
 
 
 def test_empty_store_is_one_line(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -484,6 +497,17 @@ def test_plan_prints_the_planning_object(folder: Path, tmp_path: Path, capsys: p
     wanted = {"success_rate", "ci95", "random_success_rate", "random_ci95", "seconds_per_plan"}
     assert wanted <= planning.keys()
     assert video.stat().st_size > 0
+
+
+def test_moving_straight_stands_by_the_success(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert main(["plan", str(folder / "run"), "--json"]) == 0
+    planning = json_line(capsys) | {"presolved": 3, "starts_left_out": 2, "start_candidates": 40}
+    rows = planning_rows(planning)
+    assert rows[1][:2] == ("", "")
+    assert "(moving straight)" in rows[1][2]
+    assert rows[2] == ("Starts left out, at the goal already", "3 of 40", "")
+    assert rows[3] == ("Starts left out, not counted by the protocol", "2 of 40", "")
 
 
 def test_plan_goes_to_a_goal_in_closed_loop(

@@ -48,13 +48,27 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
     [
         (
             "train --preset tiny --model.mask-scale 0.1 0.2",
-            "--model.mask-scale: is a setting of article, and the family here is compact; leave it out, or start from "
-            "a preset of that family: literal",
+            "--model.mask-scale: is a setting of article (--preset literal), and the family here is compact; leave it "
+            "out, or start from a preset that has it",
         ),
-        ("train --model.no-mask-tokens", "--model.no-mask-tokens: is a setting of article, and the family here is "),
-        ("train --preset=literal --model.target-gradient", "--model.target-gradient: is a setting of compact, and "),
-        ("info --preset gcbc --model.residual --json", "--model.residual: is a setting of article and compact"),
-        ("train --preset tdmpc2 --model.chunk 3", "is a setting of gcbc, and the family here is tdmpc2; leave it out"),
+        (
+            "train --model.no-mask-tokens",
+            "--model.no-mask-tokens: is a setting of article (--preset literal), and the family here is ",
+        ),
+        (
+            "train --preset=literal --model.target-gradient",
+            "--model.target-gradient: is a setting of compact (--preset tiny or base or large), and ",
+        ),
+        (
+            "info --preset gcbc --model.residual --json",
+            "--model.residual: is a setting of compact (--preset tiny or base or large) and article (--preset literal)",
+        ),
+        ("eval runs/a --model.residual", "--model.residual: is fixed once a run is trained; leave it out, or train"),
+        ("plan runs/a --data.held-out 0.2", "--data.held-out: is fixed once a run is trained; leave it out, or train"),
+        (
+            "train --preset tdmpc2 --model.chunk 3",
+            "is a setting of gcbc (--preset gcbc), and the family here is tdmpc2; leave it out",
+        ),
         (
             "train --preset gcbc --model.chunc 3",
             "--model.chunc: is not an option of lewm train; did you mean --model.ch",

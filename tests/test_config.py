@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lewm.config import Config, flat
+from lewm.config import Config, flat, setting_types
 from lewm.families.article.settings import ArticleSettings
 from lewm.families.presets import FAMILIES, PRESETS, from_json, preset, to_json, with_settings
 from tiny import ARTICLE, TINY, override
@@ -45,9 +45,9 @@ BAD = [
     ({"data.held_out": 1.0}, "data.held_out=1.0: must be between 0 and 1"),
     ({"data.split_seed": -1}, "data.split_seed=-1: must not be negative"),
     ({"seed": -1}, "seed=-1: must not be negative"),
-    ({"model.mask_scale": (0.3, 0.2)}, "model.mask_scale=(0.3, 0.2): must be a positive range"),
+    ({"model.mask_scale": (0.3, 0.2)}, "model.mask_scale=(0.3, 0.2): must be smallest and largest"),
     ({"model.mask_scale": (0.3, 1.2)}, "model.mask_scale=(0.3, 1.2): must not exceed 1"),
-    ({"model.mask_aspect": (0.0, 1.0)}, "model.mask_aspect=(0.0, 1.0): must be a positive range"),
+    ({"model.mask_aspect": (0.0, 1.0)}, "model.mask_aspect=(0.0, 1.0): must be smallest and largest"),
     ({"model.mask_blocks": 0}, "model.mask_blocks=0: must be at least 1"),
     ({"model.context_ratio": 0.0}, "model.context_ratio=0.0: must be in (0, 1]"),
     (
@@ -90,6 +90,23 @@ def test_refuses_in_one_line_with_a_remedy(settings: dict[str, Any], message: st
     assert text.startswith(message)
     assert "; use " in text or "; give " in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_value_that_a_remedy_names_is_accepted(name: str) -> None:
+    """No number of any group may be below some bound; what the error names in place of it is fine."""
+    config, refused = preset(name), 0
+    for full, hint in setting_types(config).items():
+        told = ""
+        if hint in (int, float):
+            try:
+                with_settings(config, {full: -1})
+            except ValueError as error:
+                told = str(error)
+        if told:
+            refused += 1
+            with_settings(config, {full: hint(re.findall("; use ([-0-9.e]+)", told)[0])})
+    assert refused > 20
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -260,22 +277,23 @@ def test_a_preset_with_settings_of_its_own() -> None:
     [
         ({"model.slownes": 0.0}, "model.slownes=0.0: is not a setting; did you mean model.slowness?"),
         ({"loss": {"slowness": 0.0}}, "loss.slowness=0.0: is not a setting; did you mean model.slowness?"),
-        ({"train.steps": True}, "train.steps=True: must be int; correct the value"),
+        ({"train.steps": True}, "train.steps=True: must be int; use a value such as 12"),
         (
             {"model.regulariser": "gauss"},
-            "model.regulariser=gauss: must be one of none, spectral, gaussian, vicreg, barlow; correct the value",
+            "model.regulariser=gauss: must be one of none, spectral, gaussian, vicreg, barlow; use a "
+            "value such as gaussian",
         ),
         ({"lr": 3}, "lr=3: is not a setting; see `lewm train --help`"),
         ({"loss": 3}, "loss=3: is not a setting"),
         (
             {"model.mask_blocks": 3},
-            "model.mask_blocks=3: is a setting of article, and the family here is compact; leave it out, or start from "
-            "a preset of that family: literal",
+            "model.mask_blocks=3: is a setting of article (--preset literal), and the family here is compact; leave it "
+            "out, or start from a preset that has it",
         ),
         (
             {"model.rho": 0.4},
-            "model.rho=0.4: is a setting of tdmpc2, and the family here is compact; leave it out, or start from a "
-            "preset of that family: tdmpc2",
+            "model.rho=0.4: is a setting of tdmpc2 (--preset tdmpc2), and the family here is compact; leave it out, or "
+            "start from a preset that has it",
         ),
         (
             {"plan.temperature": 0.2},
@@ -291,11 +309,13 @@ def test_settings_that_do_not_fit_are_refused(settings: dict[str, Any], told: st
 
 
 def test_every_setting_of_every_family_is_explained() -> None:
-    """The docstring under a field is its help text."""
+    """The docstring under a field is its help text; a field that a family only gives another value inherits it."""
     for settings, _ in FAMILIES.values():
-        for cls in settings.__mro__:
-            if dataclasses.is_dataclass(cls) and cls.__doc__ is not None:
-                source = inspect.getsource(cls)
-                for name in vars(cls).get("__annotations__", {}):
-                    if "ClassVar" not in str(cls.__annotations__[name]):
-                        assert re.search(rf'    {name}: [^\n]*\n    """', source), f"{cls.__name__}.{name}"
+        sources = [inspect.getsource(cls) for cls in settings.__mro__ if dataclasses.is_dataclass(cls)]
+        for setting in dataclasses.fields(settings):
+            texts = re.findall(
+                rf'^    {setting.name}: [^\n]*\n    """(.*?)"""', "".join(sources), re.MULTILINE | re.DOTALL
+            )
+            assert texts, f"{settings.__name__}.{setting.name}"
+            assert len(set(texts)) == len(texts), f"{settings.__name__}.{setting.name} is explained twice"
+        assert len(re.findall('^    image_size: .*\n    "', "".join(sources), re.MULTILINE)) == 1

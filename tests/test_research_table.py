@@ -114,11 +114,12 @@ def test_keys_follow_all_that_a_result_depends_on() -> None:
         ({"variants": {"a": {"loss": {"slowness": 0.0}}}}, "loss.slowness=0.0: is not a setting; did you mean "
          "model.slowness?"),
         ({"variants": {"a": {"model.centre": "position"}}}, "levers / a / rooms: model.centre=position: is a setting "
-         "of article, and the family here is compact; leave it out, or start from a preset of that family: literal"),
+         "of article (--preset literal), and the family here is compact; leave it out, or start from a preset that has "
+         "it"),
         ({"variants": {"a": ModelOf("gcbc", {"model.slowness": 0.0})}}, "model.slowness=0.0: is a setting of"),
         ({"variants": {"a": ModelOf("gcbc")}, "settings": {"model.slownes": 0.0}}, "levers / a / rooms: "
          "model.slownes=0.0: is not a setting"),
-        ({"variants": {"a": {"model.slowness": "no"}}}, "model.slowness=no: must be float; correct the value"),
+        ({"variants": {"a": {"model.slowness": "no"}}}, "model.slowness=no: must be float; use a value such as "),
         ({"variants": {"a": {"train.steps": 1.5}}}, "train.steps=1.5: must be int"),
         ({"variants": {"a": {"model.slowness": -1.0}}}, "levers / a / rooms: model.slowness=-1.0: must not be "
          "negative"),

@@ -46,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         return fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
     except ValueError as error:
-        return fail(str(error))
+        from lewm.cli.usage import as_options
+
+        return fail(str(error) if name == "ablate" else as_options(str(error)))  # a table's settings are no options
     except SystemExit as stopped:
         if not isinstance(stopped.code, str):
             raise

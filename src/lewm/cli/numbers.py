@@ -78,13 +78,15 @@ def planning_rows(planning: Mapping[str, Any]) -> list[Row]:
     by = f", {planning['protocol']}" if planning.get("protocol") else ""  # none of before there were protocols
     title = f"{planner} success{by}, {counted(planning['episodes'], 'episode')}"
     rows = [(title, ours, f"{chance} (random)")]
-    if planning.get("presolved"):
-        rows.append(("Starts left out, at the goal already", str(planning["presolved"]), ""))
+    if planning.get("by_start") is not None:  # on the lines of the success
+        straight = rate_text(planning["straight_success_rate"], planning["straight_ci95"])
+        rows.append(("", "", f"{straight} (moving straight)"))
+    for key, why in (("presolved", "at the goal already"), ("starts_left_out", "not counted by the protocol")):
+        if planning.get(key):
+            rows.append((f"Starts left out, {why}", f"{planning[key]} of {planning['start_candidates']}", ""))
     if planning.get("by_start") is None:  # a region; or measured before starts were told apart
         at_start = f"{planning['solved_at_start']:.0%}"
         return [*rows, ("Solved before the first action", at_start, f"{at_start} (doing nothing)")]
-    straight = rate_text(planning["straight_success_rate"], planning["straight_ci95"])
-    rows.append(("", "", f"{straight} (moving straight)"))
     for kind, words in _STARTS.items():
         part = planning["by_start"][kind]
         if part["count"]:

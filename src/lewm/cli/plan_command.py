@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import tyro
 
 from lewm.cli.numbers import HEADS, goal_rows, planning_rows
 from lewm.cli.options import OfRun, parse_of_run
 from lewm.cli.show import number_text, print_result, print_table, short_text
-from lewm.config import Config, PlanConfig
+from lewm.config import Config, EvalProtocol, PlanConfig
 from lewm.config.choices import PLANNERS, PlannerName
 
 
@@ -32,6 +32,8 @@ class Plan(OfRun):
     """Plan once from this frame; without a simulator, from the first held-out one by default."""
     planner: Annotated[PlannerName | None, tyro.conf.arg(metavar=f"{{{','.join(PLANNERS)}}}")] = None
     """Short for --plan.planner."""
+    protocol: Annotated[EvalProtocol | None, tyro.conf.arg(metavar=f"{{{','.join(get_args(EvalProtocol))}}}")] = None
+    """Short for --eval.protocol."""
     episodes: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Short for --eval.episodes."""
     video: Annotated[Path | None, tyro.conf.arg(metavar="FILE.mp4")] = None
@@ -45,8 +47,8 @@ class Plan(OfRun):
 
 def command(argv: list[str]) -> None:
     args, config = parse_of_run("plan", Plan, argv)
-    if args.episodes is not None:
-        config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, episodes=args.episodes))
+    short = {name: value for name in ("protocol", "episodes") if (value := getattr(args, name)) is not None}
+    config = dataclasses.replace(config, eval=dataclasses.replace(config.eval, **short))
     if args.start is not None and args.goal is None:
         raise ValueError(f"start={args.start}: a plan needs a goal; give --goal")
     if args.goal is not None and (args.start is not None or not _is_simulated(args.run, args.data, config)):

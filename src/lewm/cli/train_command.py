@@ -19,7 +19,8 @@ class Train(WithSettings):
     """Train a world model on a store (--data, --out), or go on with a run that was stopped (--resume).
 
     Ctrl-C and SIGTERM save a checkpoint first. Every setting below can be given by name; the others come from
-    the preset.
+    the preset. Below, "the article" is LeWorldModel: Legendre World Model, whose sections are named, and "published" is
+    LeWM of arXiv 2603.19312.
     """
 
     data: Folder = None
@@ -42,7 +43,9 @@ def command(argv: list[str]) -> None:
             )
         run, config = args.resume, None
     elif args.data is None or args.out is None:
-        raise ValueError("train: which store and which new run? give --data DIR --out DIR, or --resume RUN")
+        wanted = {"--data DIR, the store to train on": args.data, "--out DIR, the new run folder": args.out}
+        missing = " and ".join(what for what, given in wanted.items() if given is None)
+        raise ValueError(f"train: needs more to begin; give {missing}, or --resume RUN to go on with a run")
     else:
         run, config = args.out, args.settings.config()
         check_folder(run, "out")
@@ -62,8 +65,9 @@ def command(argv: list[str]) -> None:
     trained = load_config(run)
     if trained.model.plans and trained.action.kind != "none" and trained.plan.reached_below is None:
         print(
-            "warning: too few pairs of held-out frames show one goal, so that `controller.reached` has no threshold; "
-            "train on more episodes, or set plan.reached_below",
+            "warning: too few pairs of held-out frames show one goal, so `controller.reached`, which tells from a "
+            "frame that the goal is reached, will not work; planning and evaluation do. To have it, train on more "
+            "episodes, or give --plan.reached-below, the largest cost that counts",
             file=sys.stderr,
         )
     summary: dict[str, Any] = {"run": str(run)} | _last_metrics(run)

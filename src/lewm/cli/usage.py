@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from itertools import dropwhile, takewhile
 
-from lewm.config import Config
-from lewm.families.presets import of_another_family
+from lewm.config import Config, setting_types
+from lewm.families.presets import PRESETS, of_another_family
 from lewm.names import did_you_mean
 
 
@@ -28,6 +28,10 @@ def explain(
             name = option.removeprefix("--").replace("-", "_").replace("model.no_", "model.")
             if settings is not None and (told := of_another_family(name, settings)):
                 return f"{option}: {told}"
+            if settings is None and name.startswith(("model.", "train.", "data.")):
+                return (
+                    f"{option}: is fixed once a run is trained; leave it out, or train a new run with it: `lewm train`"
+                )
             return f"{option}: is not an option of lewm {command}; {did_you_mean(option, options, see)}"
     lines = _inside(explained)
     text = " ".join(" ".join(lines).split())
@@ -51,6 +55,21 @@ def explain(
     if found := re.match(r"Unrecognized options: (.*)", text):
         return f"{found[1]}: stands where lewm {command} expects nothing; {see}"
     return f"{text or 'wrong usage'}; {see}"
+
+
+def as_options(line: str) -> str:
+    """Write the settings that an error's remedy names as they are typed: `plan.cost=tokens` as --plan.cost tokens."""
+    wrong, semicolon, remedy = line.partition("; ")
+    known = {name for config in PRESETS.values() for name in setting_types(config)}
+
+    def option(found: re.Match[str]) -> str:
+        name, switch, value = found.groups()
+        if name not in known:
+            return found[0]
+        group, _, field = name.replace("_", "-").rpartition(".")
+        return f"--{group}.{'no-' if switch == 'False' else ''}{field}{f' {value}' if value else ''}"
+
+    return wrong + semicolon + re.sub(r"(?<![-\w./])(\w+\.\w+)(?:[= ](True|False)|=([^\s;,]+))?", option, remedy)
 
 
 def _inside(explained: str) -> list[str]:

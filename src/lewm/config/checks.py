@@ -1,6 +1,7 @@
 """Checks of values of settings, and their one form of error: `field=value: constraint; remedy`."""
 
 from collections.abc import Callable
+from typing import Any
 
 from lewm.files import shorten
 
@@ -21,15 +22,16 @@ def require(ok: bool, field: str, value: object, constraint: str, remedy: str) -
         raise ValueError(f"{field}={shown(value)}: {constraint}; {remedy}")
 
 
-def at_least(settings: object, group: str, least: int, *names: str, remedy: str = "use a preset's value") -> None:
-    """Raise ValueError for the first of some settings of a group that is below `least`."""
+def at_least(settings: Any, group: str, least: int, *names: str, remedy: str = "") -> None:
+    """Raise ValueError for the first of some settings that is below `least`; the usual remedy is its default."""
     for name in names:
-        value = getattr(settings, name)
+        value, usual = getattr(settings, name), settings.__dataclass_fields__[name].default
         constraint = "must not be negative" if least == 0 else f"must be at least {least}"
-        require(value >= least, f"{group}.{name}".lstrip("."), value, constraint, remedy)
+        require(value >= least, f"{group}.{name}".lstrip("."), value, constraint, remedy or f"use {usual}")
 
 
-def positive_range(group: str, name: str, value: tuple[float, float]) -> None:
-    """Raise ValueError unless a pair is smallest and largest, both above 0."""
-    low, high = value
-    require(0 < low <= high, f"{group}.{name}", value, "must be a positive range", "give smallest and largest")
+def positive_range(settings: Any, group: str, name: str) -> None:
+    """Raise ValueError unless a setting is a pair of smallest and largest, both above 0."""
+    low, high = getattr(settings, name)
+    usual = " ".join(map(str, settings.__dataclass_fields__[name].default))
+    require(0 < low <= high, f"{group}.{name}", (low, high), "must be smallest and largest, above 0", f"use {usual}")

@@ -38,7 +38,7 @@ class ActionConfig:
         if self.kind == "none":
             require(self.size == 0, "action.size", self.size, "must be 0 without actions", "use 0")
         else:
-            at_least(self, "action", 1, "size", remedy="give the action's length")
+            at_least(self, "action", 1, "size")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,7 +110,7 @@ class TrainConfig:
         at_least(self, "train", 1, "steps", "checkpoint_every", "cost_reach")
         at_least(self, "train", 2, "batch_size", remedy="use 64: statistics are of a batch")
         at_least(self, "train", 0, "final_learning_rate", "weight_decay")
-        at_least(self, "train", 0, "cost_steps", remedy="use 0 for no learnt cost")
+        at_least(self, "train", 0, "cost_steps", remedy="use 2000, or 0 for no learnt cost")
         for name, example in (("learning_rate", 1.5e-3), ("eps", 1e-8), ("clip_norm", 1.0)):
             value = getattr(self, name)
             require(value > 0, f"train.{name}", value, "must be positive", f"use {example:g}")
@@ -121,7 +121,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanConfig:
-    """Planning in representation space (article, section 8)."""
+    """Planning in representation space."""
 
     planner: PlannerName = "cem"
     """Cross-entropy method, or model-predictive path integral."""
@@ -159,8 +159,10 @@ class PlanConfig:
         """Raise ValueError where a value is out of range."""
         at_least(self, "plan", 1, "candidates", "horizon", "iterations", "elites", "execute")
         most, ahead = self.candidates, self.horizon
-        require(self.elites <= most, "plan.elites", self.elites, f"must not exceed {most} candidates", "use fewer")
-        require(self.execute <= ahead, "plan.execute", self.execute, f"must not exceed horizon {ahead}", "use 1")
+        fewer = f"use plan.elites {most} or fewer, or more plan.candidates"
+        require(self.elites <= most, "plan.elites", self.elites, f"must not exceed {most} candidates", fewer)
+        fewer = f"use plan.execute {ahead} or fewer, or a longer plan.horizon"
+        require(self.execute <= ahead, "plan.execute", self.execute, f"must not exceed horizon {ahead}", fewer)
         gain, change = self.correction, self.max_change
         require(gain is None or 0 <= gain <= 1, "plan.correction", gain, "must be between 0 and 1", "use 0 for none")
         require(change is None or change > 0, "plan.max_change", change, "must be positive", "leave it out")
@@ -201,9 +203,7 @@ class EvalConfig:
 
     def validate(self) -> None:
         """Raise ValueError where a value is out of range."""
-        at_least(
-            self, "eval", 1, "episodes", "goal_offset", "budget", "clips", "probe_frames", remedy="use the default"
-        )
+        at_least(self, "eval", 1, "episodes", "goal_offset", "budget", "clips", "probe_frames")
         at_least(self, "eval", 0, "split_episodes", remedy="use 0 to leave it out")
         ahead = self.horizons
         fits = len(ahead) > 0 and ahead[0] == 1 and list(ahead) == sorted(set(ahead))

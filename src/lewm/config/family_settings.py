@@ -1,6 +1,7 @@
 """What every family's settings have, and those that families on the conv-stem encoder share.
 
-The docstring under a field is the help text of its option: that of `--model.image-size` stands under `image_size`.
+The docstring under a field is the help text of its option: that of `--model.image-size` stands under `image_size`. A
+family that gives a field another value does not repeat its docstring.
 """
 
 import math
@@ -61,7 +62,6 @@ class EncoderSettings(FamilySettings):
     """Sizes of the conv-stem vision transformer (article, section 4.1)."""
 
     image_size: int = 128
-    """Height and width of a frame in pixels."""
     stem: Literal["conv", "linear"] = "conv"
     """Two strided convolutions before the patches, or one linear patch projection."""
     stem_channels: tuple[int, int] = (64, 128)
@@ -164,7 +164,7 @@ class JepaSettings(EncoderSettings):
             "model.rollout_steps",
             ahead,
             f"with model.history={past} a clip has {clip} frames and the longest is {LONGEST_CLIP}",
-            f"use at most {LONGEST_CLIP - past}",
+            f"use {LONGEST_CLIP - past} or fewer, or a smaller model.history",
         )
         at_least(self, "model", 0, "regulariser_weight", "slowness", "inverse", remedy="use 0 to leave it out")
         for name, example in (("ema_start", 0.996), ("ema_end", 1.0)):
@@ -175,7 +175,7 @@ class JepaSettings(EncoderSettings):
 def check_width(settings: FamilySettings, name: str, heads_name: str) -> None:
     """Raise ValueError unless a transformer's width fits its heads and its 2-D positions."""
     width, heads = getattr(settings, name), getattr(settings, heads_name)
-    require(heads >= 1, f"model.{heads_name}", heads, "must be at least 1", "use width / 64")
+    require(heads >= 1, f"model.{heads_name}", heads, "must be at least 1", f"use {_usual_heads(width)}")
     multiple = math.lcm(4, heads)
     require(
         width > 0 and width % multiple == 0,
@@ -184,3 +184,8 @@ def check_width(settings: FamilySettings, name: str, heads_name: str) -> None:
         f"must be divisible by 4 (2-D positions) and by its {heads} heads",
         f"use {max(multiple, round(width / multiple) * multiple)}",
     )
+
+
+def _usual_heads(width: int) -> int:
+    """Return how many heads of about 64 numbers divide a width."""
+    return next((heads for heads in range(width // 64, 0, -1) if width % heads == 0), 1)

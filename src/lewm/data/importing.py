@@ -30,6 +30,7 @@ from lewm.data.importers.source import (
     thinned,
 )
 from lewm.data.store import Store, StoreWriter, frame_bytes, set_control_mode
+from lewm.data.store_files import EPISODES, META
 from lewm.files import check_folder, check_space, short_errors, shorten
 from lewm.processes import frame_counter, in_order, num_cores
 
@@ -81,6 +82,8 @@ def detect_format(path: Path) -> FormatName:
     """
     if not path.exists():
         raise ValueError(f"{path}: does not exist; give a recording's file or folder")
+    if all((path / name).is_file() for name in (META, EPISODES, "frames.npy")):
+        raise ValueError(f"{path}: is a store already; give it to `lewm train --data`")
     for name in FORMATS:
         if chosen(FORMATS, name).matches(path):
             return name
@@ -259,7 +262,9 @@ def _fit_episode(recording: Recording, options: ImportOptions, file: Path) -> Fi
     length = len(recording.actions)
     kept = length // skip
     if kept == 0:
-        raise ValueError(f"{recording.source}: has {length} actions, less than frame_skip={skip}; use a smaller one")
+        raise ValueError(
+            f"{recording.source}: has {length} actions, less than frame_skip={skip}; use {max(length, 1)} or fewer"
+        )
     fitter = camera_fitter(options)
     lost: dict[int, str] = {}
     seen, shapes = 0, []

@@ -52,7 +52,7 @@ def _verdict(results: Mapping[str, Any]) -> tuple[bool | None, str]:
     failure = _representation_failure(results)
     if failure is None and results["prediction"] is None:
         return _judge_images(results)
-    few = None if failure else _too_few_to_predict(results["prediction"])
+    few = None if failure else _too_few_to_predict(results)
     failure = failure or (None if few else _prediction_failure(results))
     if failure is not None:
         return False, f"The model learnt nothing: {failure}."
@@ -122,7 +122,8 @@ def planning_verdict(planning: Mapping[str, Any]) -> str:
     """
     told, reached = policies_told_apart(planning), _reached(planning)
     if told is None:
-        return f"{_few(planning['episodes'])}: {reached}; {_more_episodes(planning)}."
+        count = _few(planning["episodes"])
+        return f"{count} whether the model plans better than chance: {reached}; {_more_episodes(planning)}."
     what = {"better": "plans", "worse": "does harm", "no better": "does no better than chance"}
     return f"The model {what[told]}: {reached}."
 
@@ -151,7 +152,8 @@ def env_verdict(results: Mapping[str, Any]) -> tuple[bool | None, str]:
     if told == "no better":
         most = results["difference_ci95"][1]
         return False, f"The controller does no better than chance: {numbers}, at most {most:.0%} more."
-    return None, f"{_few(results['episodes'])}: {numbers}; {_more_episodes(results)}."
+    count = _few(results["episodes"])
+    return None, f"{count} whether the controller does better than chance: {numbers}; {_more_episodes(results)}."
 
 
 def _reached(planning: Mapping[str, Any]) -> str:
@@ -171,8 +173,7 @@ def _prediction_numbers(results: Mapping[str, Any]) -> str:
     """Return what was measured of predictions and of the state that can be read."""
     prediction = results["prediction"]
     ratio, interval = prediction["error_ratio"][0], prediction.get("error_ratio_ci95", [None])[0]
-    among = "" if interval is None or None in interval else f" [{interval[0]:.2f}, {interval[1]:.2f}]"
-    good = f"one-step error is {ratio:.2f}{among} of the better trivial rival's"
+    good = f"one-step error is {_share(ratio, interval)} the better trivial rival's"
     probe = results.get("probe")
     if probe is None or probe["r2"] is None:
         return good
@@ -182,19 +183,42 @@ def _prediction_numbers(results: Mapping[str, Any]) -> str:
     return f"{good} and the state is {'' if probe['r2'] >= READABLE else 'hardly '}readable (R^2 {probe['r2']:.2f})"
 
 
-def _too_few_to_predict(prediction: Mapping[str, Any]) -> tuple[str, str] | None:
+def _share(ratio: float, interval: Sequence[float | None] | None = None) -> str:
+    """Write a ratio, with its interval, so that what it is measured by can follow: 0.03 of, or 3,869 times."""
+    low, high = (None, None) if interval is None else interval
+    among = "" if low is None or high is None else f" [{_plain(low)}, {_plain(high)}]"
+    return f"{_plain(ratio)}{among} {'of' if ratio < 1 else 'times'}"
+
+
+def _plain(ratio: float) -> str:
+    return f"{ratio:.2f}" if ratio < 10 else f"{ratio:,.0f}"
+
+
+def _too_few_to_predict(results: Mapping[str, Any]) -> tuple[str, str] | None:
     """Say that an error is of too few episodes to tell on which side of `LEARNT_RATIO` it is, and what would tell."""
+    prediction = results["prediction"]
     ratio, interval = prediction["error_ratio"][0], prediction.get("error_ratio_ci95", [None])[0]
     if ratio is None or interval is None:  # no rival errs; or measured before there were intervals
         return None
     count = prediction["episodes"]
     few = f"{_counted(count)} {'is' if count == 1 else 'are'} too few to tell"
+    there = sum(results["data"]["episodes"].values())
     if None in interval:
-        return few, "hold out more"
+        return few, _hold_out(FEWEST_EPISODES, there)
     if (ratio < LEARNT_RATIO) == (interval[1 if ratio < LEARNT_RATIO else 0] < LEARNT_RATIO):
         return None
     enough = episodes_to_tell_ratio(ratio, interval, LEARNT_RATIO, count)
-    return few, "hold out more" if enough is None else f"about {enough} would tell, if they are alike"
+    if enough is None:
+        return few, "no number within reach would tell"
+    return few, f"about {enough} would tell, if they are alike: {_hold_out(enough, there)}"
+
+
+def _hold_out(count: int, there: int) -> str:
+    """Say how a new training holds out so many of the episodes that are there."""
+    share = math.ceil(100 * count / there) / 100
+    if share > 0.5:
+        return "collect more episodes and train again"
+    return f"train again with more held out (--data.held-out {share:g})"
 
 
 def _few(count: int) -> str:
@@ -263,7 +287,7 @@ def _rate(numbers: Mapping[str, Any], rate: str, interval: str) -> str:
 def _representation_failure(results: Mapping[str, Any]) -> str | None:
     spectrum = results["spectrum"]
     rank, std = spectrum["effective_rank"], spectrum["feature_std"]
-    remedy = "raise model.regulariser_weight where the family has it"
+    remedy = "train again with a larger --model.regulariser-weight, where the family has it"
     if rank is None or rank < COLLAPSED_RANK:
         told = "not finite" if rank is None else f"{rank:.1f}"
         return f"its representation collapsed (effective rank {told}); {remedy}"
@@ -283,13 +307,14 @@ def _prediction_failure(results: Mapping[str, Any]) -> str | None:
     if share is not None and share < POSITION_ONLY:
         return (
             f"its tokens tell little but their position (content is {share:.0%} of their variance) and its error is "
-            f"{ratio:.2f} of the better trivial rival's; centre the regulariser by position or apply it to whole frames"
+            f"{_share(ratio)} the better trivial rival's; train again with "
+            "--model.centre position or --model.apply-to frame"
         )
     copying = prediction["copy_error"][0] <= prediction["mean_error"][0]
     rival = "copying the present frame" if copying else "predicting each position's mean"
     return (
-        f"at {step} step{'s' if step > 1 else ''} its error is {ratio:.2f} of that of {rival}; train longer, or look "
-        "at the learning rate and at whether whole frames are seen in training"
+        f"at {step} step{'s' if step > 1 else ''} its error is {_share(ratio)} that of {rival}; train again with "
+        "more --train.steps or another --train.learning-rate, and see whether whole frames are seen in training"
     )
 
 
@@ -304,7 +329,9 @@ def _planning_failure(results: Mapping[str, Any]) -> str:
         told_apart(cost[f"{part}_success"], cost[f"{part}_ci95"], *chance) for part in ("planner_alone", "cost_alone")
     )
     if planner in ("worse", "no better"):
-        return f"the planner fails: {alone}; give it more candidates, iterations or another horizon"
+        return (
+            f"the planner fails: {alone}; give more --plan.candidates or --plan.iterations, or another --plan.horizon"
+        )
     correlation = cost["rank_correlation"]
     ordering = "" if correlation is None else f", rank correlation with steps to go {correlation:.2f}"
     if planner is None or known is None:

@@ -133,9 +133,11 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
         if name not in known:
             raise ValueError(f"{shown(name)}={shown(given)}: {not_a_setting(str(name), config)}")
         value = as_field(given, known[name])
-        wrong = misfit(value, known[name])
-        require(not wrong, name, value, wrong, "correct the value")
         group, _, field = name.rpartition(".")
+        wrong, before = misfit(value, known[name]), getattr(getattr(config, group) if group else config, field)
+        require(
+            not wrong, name, value, wrong, "leave it out" if before == () else f"use a value such as {shown(before)}"
+        )
         (parts.setdefault(group, {}) if group else top)[field] = value
     made = replace(config, **top, **{group: replace(getattr(config, group), **part) for group, part in parts.items()})
     made.plan.refuse_unread(config.plan)
@@ -151,13 +153,16 @@ def not_a_setting(name: str, config: Config) -> str:
 def of_another_family(name: str, config: Config) -> str | None:
     """Say which families have a setting of that name; None if none has."""
     group, _, field = name.rpartition(".")
-    families = [family for family, (settings, _) in FAMILIES.items() if field in settings.__dataclass_fields__]
+    families: dict[str, list[str]] = {}
+    for other in PRESETS.values():
+        if field in other.model.__dataclass_fields__:
+            families.setdefault(other.model.family, []).append(other.preset)
     if group != "model" or not families:
         return None
-    presets = [other.preset for other in PRESETS.values() if other.model.family in families]
+    listed = (f"{family} (--preset {' or '.join(presets)})" for family, presets in families.items())
     return (
-        f"is a setting of {' and '.join(families)}, and the family here is {config.model.family}; leave it out, or "
-        f"start from a preset of that family: {', '.join(presets)}"
+        f"is a setting of {' and '.join(listed)}, and the family here is {config.model.family}; leave it out, or start "
+        "from a preset that has it"
     )
 
 

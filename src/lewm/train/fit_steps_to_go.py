@@ -49,7 +49,8 @@ def fit_steps_to_go(model: WorldModel, store: Store, episodes: np.ndarray, *, on
     row = np.arange(len(frame))
     usable = row[row + skip < end]
     if len(usable) == 0:
-        raise ValueError(f"data.frame_skip={skip}: is longer than every training episode; use a smaller one")
+        most = max(1, int(store.episodes.length[episodes].max()) - 1)
+        raise ValueError(f"data.frame_skip={skip}: is longer than every training episode; use {most} or fewer")
     first = rng.choice(usable, min(ROLLOUTS, len(usable)), replace=False)
     predicted, stands_for = _predict(model, store, encoded, frame, end, first, skip=skip, horizon=horizon)
 

@@ -1,5 +1,6 @@
 """The training run of any family: batches in, checkpoints and metrics out; stopped and resumed at any moment."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -149,11 +150,10 @@ def check_store(store: Store, config: Config) -> None:
     store.validate()
     size = store.meta.image_size
     if size != config.model.image_size:
-        remedy = f"use --model.image-size {size}"
-        try:
+        remedy = f"collect or import them with --image-size {config.model.image_size}"
+        with contextlib.suppress(ValueError):  # a size that this family's patches do not divide
             dataclasses.replace(config.model, image_size=size).validate()
-        except ValueError:  # a size that this family's patches do not divide
-            remedy = f"collect or import them with --image-size {config.model.image_size}"
+            remedy = f"use --model.image-size {size}, or {remedy}"
         raise ValueError(
             f"model.image_size={config.model.image_size}: the frames of {store.path} are {size} px; {remedy}"
         )

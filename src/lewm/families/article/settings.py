@@ -12,9 +12,7 @@ class ArticleSettings(JepaSettings):
     """The article's system: a token a patch, masked contexts, a spectral regulariser. Defaults are the article's."""
 
     family: Literal["article"] = "article"
-    """Family of the model; the preset chooses it."""
     final_norm: Literal["unit", "rms", "layer", "none"] = "layer"
-    """Norm at the end of the encoder: LayerNorm without affine, RMS without affine, LayerNorm with affine, or none."""
     mask_tokens: bool = True
     """Predict at mask tokens beside the context (article), or in place, which needs whole context frames."""
     mask_blocks: int = 4
@@ -57,18 +55,18 @@ class ArticleSettings(JepaSettings):
         super(ArticleSettings, self).validate()
         at_least(self, "model", 1, "mask_blocks", remedy="use 4")
         for name in ("mask_scale", "mask_aspect"):
-            positive_range("model", name, getattr(self, name))
-        require(self.mask_scale[1] <= 1, "model.mask_scale", self.mask_scale, "must not exceed 1", "give shares")
+            positive_range(self, "model", name)
+        require(self.mask_scale[1] <= 1, "model.mask_scale", self.mask_scale, "must not exceed 1", "use 0.15 0.2")
         ratio, whole = self.context_ratio, self.full_context_prob
         require(ratio is None or 0 < ratio <= 1, "model.context_ratio", ratio, "must be in (0, 1]", "use 0.25 or None")
-        require(0 <= whole <= 1, "model.full_context_prob", whole, "must be between 0 and 1", "use 0 to 1")
+        require(0 <= whole <= 1, "model.full_context_prob", whole, "must be between 0 and 1", "use 0")
         require(self.beta > 0, "model.beta", self.beta, "must be positive", "use 1.0")
         require(
             self.targets == "all" or ratio is None or round(ratio * self.num_patches) < self.num_patches,
             "model.targets",
             self.targets,
             "no position is outside the context at context_ratio 1",
-            "use targets all",
+            "use all",
         )
         for name, used, otherwise in (
             ("residual", self.residual, "model.residual False"),

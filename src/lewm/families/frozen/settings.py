@@ -12,7 +12,6 @@ class FrozenSettings(FamilySettings):
     """A pretrained encoder from an ONNX file, which training leaves as it is, and our predictor on its tokens."""
 
     family: Literal["frozen"] = "frozen"
-    """Family of the model; the preset chooses it."""
     encoder_file: str = ""
     """ONNX file of the encoder: one input (B, 3, height, width), the first output or `encoder_output`."""
     encoder_sha256: str = ""
@@ -84,7 +83,7 @@ class FrozenSettings(FamilySettings):
         past, clip = self.history, self.clip_frames
         require(1 <= past <= 4, "model.history", past, "must be 1 to 4 frames", "use 1 or 3")
         constraint = f"makes clips of {clip} frames, and the longest has {LONGEST_CLIP}"
-        remedy = f"use at most {LONGEST_CLIP - past}"
+        remedy = f"use {LONGEST_CLIP - past} or fewer, or a smaller model.history"
         require(clip <= LONGEST_CLIP, "model.rollout_steps", self.rollout_steps, constraint, remedy)
         std = self.encoder_std
         require(min(std) > 0, "model.encoder_std", std, "must be positive", "use 0.229 0.224 0.225")

@@ -17,9 +17,7 @@ class PublishedSettings(FamilySettings):
     """
 
     family: Literal["published"] = "published"
-    """Family of the model; the preset chooses it."""
     image_size: int = 224
-    """Height and width of a frame in pixels; a multiple of `patch_size`."""
     patch_size: int = 14
     """Side of a patch in pixels."""
     width: int = 192
@@ -75,8 +73,8 @@ class PublishedSettings(FamilySettings):
         """
         counts = [name for name in self.__dataclass_fields__ if isinstance(getattr(self, name), int)]
         for name in counts:
-            least = 2 if name == "knots" else 1
-            self._require(getattr(self, name) >= least, name, f"must be at least {least}", "use a preset's value")
+            least, usual = 2 if name == "knots" else 1, self.__dataclass_fields__[name].default
+            self._require(getattr(self, name) >= least, name, f"must be at least {least}", f"use {usual}")
         patch, below = self.patch_size, self.image_size // self.patch_size * self.patch_size
         self._require(
             below == self.image_size,

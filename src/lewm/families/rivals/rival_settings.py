@@ -12,7 +12,6 @@ class TDMPC2Settings(FamilySettings):
     """The latent dynamics of TD-MPC2 (arXiv 2310.16828)."""
 
     family: Literal["tdmpc2"] = "tdmpc2"
-    """Family of the model; the preset chooses it."""
     latent: int = 296
     """D: numbers of the latent, a multiple of 8: simplices have 8 entries each."""
     hidden: int = 480
@@ -46,7 +45,6 @@ class DreamerSettings(FamilySettings):
     """The world model of DreamerV3 (arXiv 2301.04104)."""
 
     family: Literal["dreamer"] = "dreamer"
-    """Family of the model; the preset chooses it."""
     categoricals: int = 16
     """S: categorical variables of a latent."""
     classes: int = 16
@@ -86,9 +84,7 @@ class GCBCSettings(EncoderSettings):
     plans: ClassVar[bool] = False
 
     family: Literal["gcbc"] = "gcbc"
-    """Family of the model; the preset chooses it."""
     image_size: int = 64
-    """Height and width of a frame in pixels."""
     features: int = 192
     """Numbers that a frame's vector is projected to."""
     hidden: int = 224
