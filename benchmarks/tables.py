@@ -1,4 +1,4 @@
-"""Write the tables of README.md and docs/results.md from the JSON in benchmarks/results.
+"""Write the tables of README.md and of pages in docs from the JSON in benchmarks/results and beside shipped models.
 
 python benchmarks/tables.py
 """
@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from lewm.files import write_text
+from lewm.pretrained import FOLDER, pretrained_names
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/results.md", "docs/data.md")
+PAGES = ("README.md", "docs/results.md", "docs/data.md", "docs/evaluation.md")
 
 Runs = Sequence[Mapping[str, Any]]
 
@@ -47,10 +48,10 @@ def evaluations(summary: Mapping[str, Any]) -> str:
         rows.append([name, *(number(e) for e in evals)])
 
     for k, ahead in enumerate(evals[0]["prediction"]["horizon"]):
-        row(f"error ratio, {ahead} ahead (rival 1)", lambda e, k=k: f"{e['prediction']['error_ratio'][k]:.3f}")
+        row(f"error ratio, {_steps(ahead)} ahead (rival 1)", lambda e, k=k: f"{e['prediction']['error_ratio'][k]:.3f}")
     for k, ahead in enumerate(evals[0]["prediction"]["horizon"]):
         row(
-            f"centred cosine, {ahead} ahead (copying)",
+            f"centred cosine, {_steps(ahead)} ahead (copying)",
             lambda e, k=k: (
                 f"{e['prediction']['centred_cosine'][k]:.2f} ({e['prediction']['copy_centred_cosine'][k]:.2f})"
             ),
@@ -66,7 +67,10 @@ def evaluations(summary: Mapping[str, Any]) -> str:
     row("rank correlation of cost and steps to go", lambda e: f"{e['cost']['rank_correlation']:.2f}")
     planner = evals[0]["planning"]
     count = f"{planner['episodes']} episodes, {planner['planner'].upper()}"
-    row(f"success, {count}", lambda e: rate(e["planning"]["success_rate"], e["planning"]["ci95"]))
+    row(
+        f"success by the {_protocol(planner)} protocol, {count}",
+        lambda e: rate(e["planning"]["success_rate"], e["planning"]["ci95"]),
+    )
     row("random policy", lambda e: rate(e["planning"]["random_success_rate"], e["planning"]["random_ci95"]))
     if "by_start" in planner:
         row("moving straight", lambda e: rate(e["planning"]["straight_success_rate"], e["planning"]["straight_ci95"]))
@@ -87,6 +91,30 @@ def evaluations(summary: Mapping[str, Any]) -> str:
     return f"{table(rows[0], rows[1:])}\n\nMachine: {facts}, torch {machine['torch']}."
 
 
+def _steps(count: int) -> str:
+    return f"{count} model step{'' if count == 1 else 's'}"
+
+
+def _protocol(planning: Mapping[str, Any]) -> str:
+    """Return by which protocol success was judged; what was measured before there were several is of `standard`."""
+    return planning.get("protocol", "standard")
+
+
+def pretrained() -> str:
+    """Return the success of the models that come with the package, from what was measured when each was made."""
+    rows = []
+    for name in pretrained_names():
+        planning = json.loads((FOLDER / name / "metrics.json").read_text(encoding="utf-8"))["planning"]
+        rates = (
+            ("success_rate", "ci95"),
+            ("random_success_rate", "random_ci95"),
+            ("straight_success_rate", "straight_ci95"),
+        )
+        shown = [rate(planning[value], planning[interval]) for value, interval in rates]
+        rows.append([f"`{name}`", *shown, str(planning["episodes"]), _protocol(planning)])
+    return table(["model", "success", "random policy", "moving straight", "episodes", "protocol"], rows)
+
+
 def headline(summary: Mapping[str, Any]) -> str:
     """Return the few rows of the demo's table with which a reader begins."""
     wanted = (
@@ -95,7 +123,7 @@ def headline(summary: Mapping[str, Any]) -> str:
         "error ratio, 1 ",
         "error ratio, 8 ",
         "state R²",
-        "success, ",
+        "success by ",
         "random",
         "moving",
         "seconds",
@@ -351,6 +379,9 @@ def filled(page: str) -> str:
             before, rest = page.split(begin, 1)
             after = rest.split(end, 1)[1]
             page = f"{before}{begin}\n{write(json.loads(source.read_text(encoding='utf-8')))}\n{end}{after}"
+    begin, end = "<!-- pretrained-table -->", "<!-- /pretrained-table -->"
+    if begin in page:
+        page = f"{page.partition(begin)[0]}{begin}\n{pretrained()}\n{end}{page.partition(end)[2]}"
     return page
 
 

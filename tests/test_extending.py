@@ -90,6 +90,20 @@ def test_each_is_one_file_and_one_line() -> None:
         assert [text.count("\n+") for text in lines] == [1]
 
 
+def test_a_file_stands_beside_those_that_do_the_same(extended: Path) -> None:
+    """Each table of names leads into one room, the added line too, and the file that it names is there."""
+    source = (extended / "config" / "choices.py").read_text(encoding="utf-8")
+    tables = re.findall(r"^[A-Z]+ = \{\n(.*?)^\}", source, re.DOTALL | re.MULTILINE)
+    assert len(tables) == 4
+    for table in tables:
+        modules = re.findall(r'"lewm\.([\w.]+):', table)
+        rooms = {module.rpartition(".")[0] for module in modules}
+        assert len(rooms) == 1, rooms
+        for module in modules:
+            place = extended / module.replace(".", "/")
+            assert place.with_suffix(".py").is_file() or place.is_dir(), module
+
+
 def test_files_are_in_the_style_of_the_package(extended: Path) -> None:
     ruff = Path(sys.executable).with_name("ruff")
     if not ruff.exists():

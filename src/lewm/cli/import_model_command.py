@@ -22,7 +22,7 @@ class ImportModel:
     """
 
     folder: Annotated[Positional[Path], tyro.conf.arg(metavar="DIR")]
-    """Released folder, with config.json and weights.pt."""
+    """Released folder, with config.json and weights.pt, of the authors' collection quentinll/lewm on Hugging Face."""
     data: Dir
     """Store of the model's task, with frames of the model's size."""
     out: Dir
@@ -34,7 +34,7 @@ class ImportModel:
 def command(argv: list[str]) -> None:
     args = parse("import-model", ImportModel, argv)
     check_folder(args.out, "out")
-    from lewm.train.imported import import_model
+    from lewm.train.released_run import import_model
 
     config = import_model(args.folder, args.out, args.data)
     result = {"run": str(args.out), "image_size": config.model.image_size, "frame_skip": config.data.frame_skip}

@@ -341,7 +341,7 @@ def _planning_failure(results: Mapping[str, Any]) -> str:
 
 
 def _weakest_part(results: Mapping[str, Any]) -> str:
-    """Say where the remaining failures come from, when the split was measured."""
+    """Say where the remaining failures come from, when the three-way test was made."""
     cost = results["cost"]
     if cost.get("planner_alone_success") is None:
         return ""

@@ -39,7 +39,7 @@ class Article(Jepa):
         return (self.encoder if online else self.target_encoder)(frame)
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Compute the objective of a batch; see `Family.losses`."""
+        """Compute the objective of a batch; see `Family.losses`. The EMA (l.25-26) is `Jepa.after_step`."""
         s, steps = self.settings, self.settings.rollout_steps
         context_idx = self._sample_context(len(batch.frames), generator)  # l.3  (B, Nc), or None for whole frames
         seen = context_frames(s.history, generator)

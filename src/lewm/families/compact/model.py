@@ -40,7 +40,7 @@ class Compact(Jepa):
         return self.encoder(frame)
 
     def losses(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Compute the objective of a batch; see `Family.losses`."""
+        """Compute the objective of a batch; see `Family.losses`. The EMA (l.25-26) is `Jepa.after_step`."""
         s, steps = self.settings, self.settings.rollout_steps
         seen = context_frames(s.history, generator)
         frames, actions = batch.frames[:, s.history - seen :], batch.actions[:, s.history - seen :]

@@ -18,7 +18,7 @@ from lewm.families.published.settings import PublishedSettings
 from lewm.run_spec import load_spec
 from lewm.train import resume
 from lewm.train.checkpoint import load_config, save_config
-from lewm.train.imported import import_model
+from lewm.train.released_run import import_model
 from tiny import labelled_images
 
 SIZE = 28
