@@ -19,6 +19,7 @@ ROOMS = (
         "processes",
         "data",
         "envs",
+        "frames_in",
         "device",
         "distributed",
         "model",
@@ -35,7 +36,7 @@ ROOMS = (
 # The public surface may reach into every room (lazily); no room may import the surface.
 SURFACE = "__init__"
 ORDER = {room: rank for rank, room in enumerate((*ROOMS, SURFACE, "__main__"))}
-TORCH_FREE = ("version", "names", "config", "files", "run_spec", "progress", "processes", "data", "envs")
+TORCH_FREE = ("version", "names", "config", "files", "run_spec", "progress", "processes", "data", "envs", "frames_in")
 # Where a device may be named: the function that turns the setting into a device.
 MAY_NAME_CUDA = {"device.py"}
 FILES = sorted(PACKAGE.rglob("*.py"))

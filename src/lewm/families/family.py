@@ -18,7 +18,7 @@ from lewm.config import Config
 from lewm.config.choices import found_at
 from lewm.data.store import Store
 from lewm.families.presets import FAMILIES
-from lewm.model.frames_in import encoder_input
+from lewm.frames_in import pictures_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ class WorldModel(Family):
         """Represent frames as (B, N, D), as at inference.
 
         Args:
-            frame: (B, height, width, 3) uint8, or what `lewm.model.frames_in.pictures_in` makes it of.
+            frame: (B, height, width, 3) uint8, or what `lewm.frames_in.pictures_in` makes it of.
 
         Raises:
             ValueError: If it is no picture, or could be several.
@@ -156,6 +156,13 @@ class PolicyModel(Family):
     @abstractmethod
     def decide(self, frame: Tensor, goal: Tensor, /) -> Tensor:
         """Return environment actions (B, L, A), or (B, L) int64, for frames and goals (B, height, width, 3) uint8."""
+
+
+def encoder_input(frames: Any, *, size: int, device: torch.device) -> Tensor:
+    """Return pictures (B, size, size, 3) uint8 on the device; see `pictures_in`. What is so already costs nothing."""
+    if not isinstance(frames, Tensor) or frames.dtype != torch.uint8 or frames.shape[1:] != (size, size, 3):
+        frames = torch.tensor(pictures_in("frames", frames, size=size))
+    return frames.to(device)
 
 
 def make_model(config: Config) -> Any:

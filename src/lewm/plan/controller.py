@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lewm.config import Config, PlanConfig
 from lewm.config.choices import PLANNERS, found_at
-from lewm.model.frames_in import pictures_in
+from lewm.frames_in import pictures_in
 from lewm.plan.cost import LatentModel, corrected_rollout, goal_cost, latent_cost_fn, planning_cost
 from lewm.plan.goal import Region
 from lewm.plan.history import History

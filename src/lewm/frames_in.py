@@ -7,19 +7,10 @@ gave: floats, channels first, a list, a tensor, another size.
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 ONE = 1.0 + 1e-3  # what rounding leaves of a largest value of 1
 BYTES = 16.0  # pictures that go beyond this have no other range than 0 to 255; normalised ones stay below
-
-
-def encoder_input(frames: Any, *, size: int, device: torch.device) -> Tensor:
-    """Return pictures (B, size, size, 3) uint8 on the device; see `pictures_in`. What is so already costs nothing."""
-    if not isinstance(frames, Tensor) or frames.dtype != torch.uint8 or frames.shape[1:] != (size, size, 3):
-        frames = torch.tensor(pictures_in("frames", frames, size=size))
-    return frames.to(device)
 
 
 def pictures_in(
@@ -64,7 +55,7 @@ def _as_array(name: str, frames: Any) -> NDArray[Any]:
         if len({part.shape for part in parts}) != 1:
             raise ValueError(f"{name}: got {len(parts)} parts of different shapes; give pictures of one size")
         return np.stack(parts)
-    if isinstance(frames, Tensor):
+    if hasattr(frames, "is_floating_point"):  # a tensor of PyTorch, which this module does not import
         frames = frames.detach()
         frames = (frames.float() if frames.is_floating_point() else frames).cpu().numpy()
     values = np.asarray(frames)
@@ -107,8 +98,6 @@ def _as_bytes(name: str, values: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _sized(name: str, values: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Return pictures of the model's size. A square can only be scaled; of others the data's own fit decides."""
-    from lewm.data.fit import FrameFit, FrameFitter  # needs PyAV, and nothing else here does
-
     height, width = values.shape[-3:-1]
     if height != width:
         raise ValueError(
@@ -117,6 +106,12 @@ def _sized(name: str, values: NDArray[np.uint8], size: int) -> NDArray[np.uint8]
         )
     if height == size:
         return values
+    try:
+        from lewm.data.fit import FrameFit, FrameFitter
+    except ImportError:  # of PyAV, which a robot's own installation may lack
+        raise ValueError(
+            f"{name}: got pictures of {width}x{height}, the model takes {size}x{size}; scale them, or pip install av"
+        ) from None
     fitter = FrameFitter(FrameFit(image_size=size))
     fitted = np.stack([fitter(picture) for picture in values.reshape(-1, height, width, 3)])
     return fitted.reshape(*values.shape[:-3], size, size, 3)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lewm.data.fit import FrameFit, FrameFitter
-from lewm.families.family import WorldModel, make_model
-from lewm.model.frames_in import encoder_input, pictures_in
+from lewm.families.family import WorldModel, encoder_input, make_model
+from lewm.frames_in import pictures_in
 from lewm.plan import LatentController, action_space
 from tiny import IMAGE, tiny
 
