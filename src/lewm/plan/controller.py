@@ -21,6 +21,11 @@ CORRECTION = 0.3
 """Of positions: share of the newest prediction's error that is added to what predictions are corrected by."""
 
 
+def correction_gain(plan: PlanConfig, space: ActionSpace) -> float:
+    """Return the weight of the newest prediction's error in what predictions are corrected by."""
+    return (CORRECTION if space.relative else 0.0) if plan.correction is None else plan.correction
+
+
 class RecedingHorizon:
     """Plan again and again, each time starting from the rest of the plan before.
 
@@ -151,6 +156,7 @@ class LatentController:
         self._history: History | None = None
         self._expected: Tensor | None = None  # (B, N, D), what the newest frame was predicted to look like
         self._correction: Tensor | None = None  # (B, N, D)
+        self._gain = correction_gain(config.plan, space)
 
     @property
     def last_plan(self) -> Plan | None:
@@ -297,12 +303,6 @@ class LatentController:
             surprise = tokens[:, -1] - self._expected
             self._correction = self._correction + self._gain / execute * surprise  # it grows with every step
         return self._history.after(self.last_plan.actions[:, :execute], tokens)
-
-    @property
-    def _gain(self) -> float:
-        """Weight of the newest prediction's error in what predictions are corrected by."""
-        gain = self._config.plan.correction
-        return (CORRECTION if self._receding.space.relative else 0.0) if gain is None else gain
 
     def _expect(self, history: History, done: Tensor) -> None:
         """Predict what the next frame will look like after actions (B, execute, f*A), to be compared with it.

@@ -136,6 +136,8 @@ def latent_cost_fn(
     *,
     over: Literal["last", "sum"],
     correction: Tensor | None = None,
+    penalty: Callable[[Tensor], Tensor] | None = None,
+    whole: bool = False,
 ) -> CostFn:
     """Make the function that scores action sequences by rolling the model out (article, Algorithm 2).
 
@@ -150,6 +152,8 @@ def latent_cost_fn(
         cost: of a representation for the goal's.
         over: whether the last predicted step counts, or the sum over all.
         correction: added to what every model step predicts, (B, N, D); None for nothing.
+        penalty: further costs (C,) of predictions (C, H, N, D).
+        whole: score all candidates in one call, as an exported graph does, and not in chunks.
 
     Returns:
         cost_fn(actions (B, K, H, a)) -> (B, K).
@@ -161,15 +165,17 @@ def latent_cost_fn(
         future = space.expand(actions).flatten(0, 1)  # (B*K, H, f*A)
         environment = torch.arange(batch, device=actions.device).repeat_interleave(candidates)  # (B*K,)
         size = CPU_ROLLOUT_BATCH if actions.device.type == "cpu" else ROLLOUT_BATCH
+        size = batch * candidates if whole else size
         costs = []
         for chunk, rows in zip(future.split(size), environment.split(size), strict=True):
             offset = None if correction is None else correction[rows]
             pred = corrected_rollout(model, states[rows], past_actions[rows], chunk, offset)  # (C, H, N, D)
+            further = 0.0 if penalty is None else penalty(pred)
             if over == "last":
                 pred = pred[:, -1:]  # the other steps would be judged for nothing
             # Each sequence of the chunk counts as an environment with one candidate: a chunk may end within one.
             wanted = goal if isinstance(goal, Region) else goal[rows]
-            costs.append(over_horizon(goal_cost(cost, pred[:, None], wanted), over)[:, 0])
+            costs.append(over_horizon(goal_cost(cost, pred[:, None], wanted), over)[:, 0] + further)
         return torch.cat(costs).view(batch, candidates)
 
     return cost_fn

@@ -107,9 +107,22 @@ class ActionSpace:
         size = len(least)
         lowest, highest = _bounds(least.cpu() if low is None else low, most.cpu() if high is None else high, size)
         least, most = torch.tensor(lowest, device=self.device), torch.tensor(highest, device=self.device)
-        if self.relative:
-            return replace(self, least=least, most=most)
-        return replace(self, low=least.tile(self.size // size), high=most.tile(self.size // size))
+        repeats = 1 if self.relative else self.size // size
+        return self.bounded(least.tile(repeats), most.tile(repeats))
+
+    def bounded(self, least: Tensor, most: Tensor, max_change: Tensor | None = None) -> "ActionSpace":
+        """Return the space with other bounds, unchecked.
+
+        Args:
+            least: Of positions, (A,) smallest value of each entry of an environment action; of other actions, smallest
+                values of what is searched, (a,) or, each step's own, (H, a).
+            most: Largest values, likewise.
+            max_change: Of positions, (A,) how far each may change from one environment step to the next.
+        """
+        if not self.relative:
+            return replace(self, low=least, high=most)
+        change = self.high if max_change is None else max_change.tile(self.size // len(max_change))
+        return replace(self, least=least, most=most, low=-change, high=change)
 
     def to_env(self, model_actions: Tensor) -> Tensor:
         """Split model actions into the environment's sub-actions, in the order in which they are carried out.

@@ -1,0 +1,71 @@
+"""What a robot's actions must obey, whatever was planned; no torch."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.typing import NDArray
+
+from lewm.deploy.manifest import Manifest
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Limits:
+    """Bounds of an environment's actions, and of their rate.
+
+    Args:
+        low: (A,) smallest values; empty for discrete actions.
+        high: (A,) largest values.
+        change: (A,) how far an action may change from one environment step to the next; None for any.
+    """
+
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
+    change: NDArray[np.float32] | None
+
+    @classmethod
+    def of(
+        cls,
+        manifest: Manifest,
+        low: npt.ArrayLike | None,
+        high: npt.ArrayLike | None,
+        max_change: npt.ArrayLike | None,
+    ) -> "Limits":
+        """Check what a user gives; None takes that of the training episodes, and any rate.
+
+        Raises:
+            ValueError: If the numbers do not fit the actions.
+        """
+        space = manifest.space
+        if space.kind == "discrete":
+            if not (low is None and high is None and max_change is None):
+                raise ValueError("low, high, max_change: discrete actions have no limits; leave them out")
+            return cls(np.zeros(0, np.float32), np.zeros(0, np.float32), None)
+        size = len(space.env_low)
+        least = _numbers("low", space.env_low if low is None else low, size)
+        most = _numbers("high", space.env_high if high is None else high, size)
+        if (least > most).any() or (least == most).all():
+            raise ValueError(f"low={least.tolist()}: must be below high={most.tolist()}; give the range of each entry")
+        change = None if max_change is None else _numbers("max_change", max_change, size)
+        if change is not None and (change <= 0).any():
+            raise ValueError(f"max_change={change.tolist()}: must be positive; leave it out for no limit")
+        if change is not None and manifest.sizes.batch > 1 and not space.relative:
+            raise ValueError(f"max_change={change.tolist()}: is for one robot; export with --batch 1")
+        return cls(least, most, change)
+
+    def obeyed_by(self, actions: NDArray[Any], last: NDArray[np.float32] | None) -> NDArray[Any]:
+        """Bring actions (B, L, A) within the limits, after the action (B, A) that was carried out last."""
+        actions = np.clip(actions, self.low, self.high)
+        if self.change is None or last is None:
+            return actions
+        for k in range(actions.shape[1]):
+            actions[:, k] = last = np.clip(actions[:, k], last - self.change, last + self.change)
+        return actions
+
+
+def _numbers(name: str, value: npt.ArrayLike, size: int) -> NDArray[np.float32]:
+    given = np.asarray(value, dtype=np.float32)
+    if given.shape not in ((), (1,), (size,)) or not np.isfinite(given).all():
+        raise ValueError(f"{name}={given.tolist()}: must be {size} finite numbers, or one for all; give one an entry")
+    return np.broadcast_to(given, (size,)).copy()
