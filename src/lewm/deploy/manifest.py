@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -74,8 +74,15 @@ class StateGoals:
     """(S',) what is read from representations: a variable, or an angle's sine or cosine."""
     r2: tuple[float, ...] = ()
     """(S',) how well each is read on held-out frames, R^2; -1 where it has no value."""
-    turns: dict[str, float] = field(default_factory=dict)
-    """A full turn of each variable that is an angle, in its unit."""
+    angles: tuple[str, ...] = ()
+    """Variables that are angles."""
+    full_turns: tuple[float, ...] = ()
+    """A full turn of each of them, in its unit."""
+
+    @property
+    def turns(self) -> dict[str, float]:
+        """A full turn of each variable that is an angle, by name."""
+        return dict(zip(self.angles, self.full_turns, strict=False))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

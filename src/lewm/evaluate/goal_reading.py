@@ -69,29 +69,47 @@ def read_goal(
     """
     assert data.turns is not None
     bounds = _bounds(text, goal, data.turns)
-    y, y_test, labels = data.targets()
-    varies = y.std(0) > SMALLEST_STD
-    y, y_test = y[:, varies], y_test[:, varies]
-    labels = [label for label, keep in zip(labels, varies.tolist(), strict=True) if keep]
+    probe, labels, scale, scores = fit_reader(data, encode, seed=seed)
     for label in bounds:
         if label not in labels:
             raise ValueError(
                 f"goal={text}: {label} is the same in all training frames, so it has no probe; leave it out"
             )
-    train, test = (encode(frames).cpu().flatten(1) for frames in (data.train_frames, data.test_frames))
-    probe = fit_linear(train, y, validation_part(data.train_episode, seed=seed))
-    scores = [r2 if np.isfinite(r2) else None for r2 in r2_score(y_test, probe(test)).tolist()]
     probe = LinearProbe(probe.weight.to(device), probe.x_mean.to(device), probe.y_mean.to(device), probe.ridge)
 
     columns = [labels.index(label) for label in bounds]
     part = replace(probe, weight=probe.weight[:, columns], y_mean=probe.y_mean[columns])
     low, high = torch.tensor(list(bounds.values()), device=device).T
-    region = Region(lambda tokens: part(tokens.flatten(-2)), low, high, y.std(0)[columns].to(device))
+    region = Region(lambda tokens: part(tokens.flatten(-2)), low, high, scale[columns].to(device))
 
     def read(tokens: Tensor) -> dict[str, float]:
         return _state(dict(zip(labels, probe(tokens.flatten()).tolist(), strict=True)), data)
 
     return StateGoalReader(region, {label: scores[labels.index(label)] for label in bounds}, read)
+
+
+def fit_reader(
+    data: ProbeSet, encode: Callable[[NDArray[np.uint8]], Tensor], *, seed: int
+) -> tuple[LinearProbe, list[str], Tensor, list[float | None]]:
+    """Fit the linear probe on flattened tokens that reads the state.
+
+    Args:
+        data: Frames and states that the probe is fitted to and measured on.
+        encode: The trained encoder, frames (M, height, width, 3) to tokens (M, N, D).
+        seed: Seed of the validation part.
+
+    Returns:
+        The probe, the names of the S' numbers that it reads, those that vary over the training frames, their standard
+        deviations (S',), and their held-out R^2; None where it has no value.
+    """
+    y, y_test, labels = data.targets()
+    varies = y.std(0) > SMALLEST_STD
+    y, y_test = y[:, varies], y_test[:, varies]
+    labels = [label for label, keep in zip(labels, varies.tolist(), strict=True) if keep]
+    train, test = (encode(frames).cpu().flatten(1) for frames in (data.train_frames, data.test_frames))
+    probe = fit_linear(train, y, validation_part(data.train_episode, seed=seed))
+    scores = [r2 if np.isfinite(r2) else None for r2 in r2_score(y_test, probe(test)).tolist()]
+    return probe, labels, y.std(0), scores
 
 
 def _bounds(text: str, goal: StateGoal | RegionGoal, turns: Mapping[str, float]) -> dict[str, tuple[float, float]]:

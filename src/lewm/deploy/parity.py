@@ -1,0 +1,149 @@
+"""Whether an export is the model: compared graph by graph with PyTorch, on held-out frames and for the same noise."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lewm.deploy import searching
+from lewm.deploy.graphs import Graph
+from lewm.deploy.manifest import Manifest
+from lewm.deploy.sessions import Session
+from lewm.evaluate.evaluation import Evaluation
+from lewm.evaluate.frames import draw_frames
+
+TOLERANCE = 1e-4
+"""Of float32: largest difference of tokens, and of a search's state after an iteration."""
+SAME_ACTION, SAME_SHARE = 1e-3, 0.99
+"""A look gives the same action if it differs by less than this share of the range; so many looks must."""
+SMALLEST_COSINE = 0.995
+"""Of float16 and int8: smallest mean cosine of a frame's tokens."""
+FRAMES, LOOKS = 256, 100
+
+
+def compare(of: Evaluation, graphs: Mapping[str, Graph], sessions: Mapping[str, Session], manifest: Manifest) -> dict:
+    """Compare an export with the model that it is of.
+
+    Args:
+        of: The run, and data that training never saw.
+        graphs: Its graphs in PyTorch, of the model as it was trained.
+        sessions: The graphs that were written.
+        manifest: What will be written about them.
+
+    Returns:
+        `encode` and `improve`, the largest differences; `cosine`, the smallest of a frame's tokens; `same_action`, the
+        share of looks that end in the same action; and how many frames and looks these are of.
+    """
+    index = draw_frames(of.store, of.held_out, FRAMES, seed=of.config.seed)
+    batch = manifest.sizes.batch
+    index = index[: max(1, len(index) // batch) * batch]
+    index = np.resize(index, -(-len(index) // batch) * batch)
+    frames = np.ascontiguousarray(of.store.frames[index]).reshape(-1, batch, *of.store.frames.shape[1:])
+    ours = [graphs["encode"]({"frame": torch.from_numpy(part)})["tokens"] for part in frames]
+    theirs = [sessions["encode"]({"frame": part})["tokens"] for part in frames]
+    cosine = torch.cosine_similarity(
+        torch.cat(ours).flatten(1), torch.from_numpy(np.concatenate(theirs)).flatten(1), dim=1
+    )
+    rng = np.random.default_rng(of.config.seed)
+    differences, same = [], []
+    for _ in range(LOOKS):
+        now, goal = rng.integers(len(frames), size=2)
+        situation = _situation(manifest, ours[now], ours[goal])
+        seed = int(rng.integers(2**32))
+        other = {
+            **situation,
+            "states": torch.from_numpy(theirs[now])[:, None],
+            "goal": torch.from_numpy(theirs[goal]),
+        }
+        number = "_1" if manifest.sizes.history > 1 else ""
+        first, plan = _cycle(manifest, number, graphs, situation, seed)
+        told, written = _cycle(manifest, number, sessions, {k: v.numpy() for k, v in other.items()}, seed)
+        if manifest.precision == "float32":
+            differences.append(_largest(first, told))
+        same.append(_same(manifest, plan, written))
+    return {
+        "frames": len(index),
+        "looks": LOOKS,
+        "encode": max(float(np.abs(a.numpy() - b).max()) for a, b in zip(ours, theirs, strict=True)),
+        "cosine": float(cosine.min()),
+        "improve": max(differences, default=None),
+        "same_action": float(np.mean(same)),
+    }
+
+
+def refuse_unlike(found: Mapping[str, Any], precision: str) -> None:
+    """Refuse an export that is not the model.
+
+    Raises:
+        ValueError: If it differs by more than its precision may.
+    """
+    wrong = []
+    if precision == "float32":
+        apart = {part: found[part] for part in ("encode", "improve")}
+        wrong += [f"{part} differs by {most:.1e}" for part, most in apart.items() if not most <= TOLERANCE]
+        if not found["same_action"] >= SAME_SHARE:
+            wrong.append(f"{found['same_action']:.1%} of looks give the same action")
+    elif not found["cosine"] >= SMALLEST_COSINE:
+        wrong.append(f"the cosine of a frame's tokens falls to {found['cosine']:.4f}")
+    if wrong:
+        raise ValueError(
+            f"export: the graphs are not the model ({'; '.join(wrong)}), and nothing was written; use --precision "
+            "float32, or report it"
+        )
+
+
+def _situation(manifest: Manifest, now: Tensor, goal: Tensor) -> dict[str, Tensor]:
+    """Return what the graphs take of a present and a goal, at the start of an episode."""
+    space, plan = manifest.space, manifest.plan
+    given: dict[str, Tensor] = {"states": now[:, None], "goal": goal, "correction": torch.zeros_like(now)}
+    nowhere = torch.full((4, len(manifest.state_goals.labels)), torch.inf)
+    given |= {"forbidden_low": nowhere, "forbidden_high": -nowhere}
+    low, high = torch.tensor(space.env_low), torch.tensor(space.env_high)
+    if space.relative:
+        middle = ((low + high) / 2).expand(len(now), -1)
+        given |= {"low": low, "high": high, "command": middle, "max_change": torch.tensor(space.high[: len(low)])}
+    elif space.kind == "continuous":
+        given |= {"low": torch.tensor(space.low).repeat(plan.horizon, 1)}
+        given |= {"high": torch.tensor(space.high).repeat(plan.horizon, 1)}
+    return given
+
+
+def _cycle(
+    manifest: Manifest, number: str, graphs: Mapping[str, Any], situation: Mapping[str, Any], seed: int
+) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
+    """Return the state of a search after its first iteration, and the actions of its plan, for a seed's noise."""
+    rng = np.random.default_rng(seed)
+    torchlike = isinstance(situation["states"], Tensor)
+    turn = torch.from_numpy if torchlike else np.asarray
+    search: dict[str, Any] = {
+        name: turn(np.array(value)) for name, value in searching.begin(searching.neutral(manifest)).items()
+    }
+    first: dict[str, NDArray[Any]] = {}
+    for _ in range(manifest.plan.iterations):
+        noise = turn(searching.draw(manifest, rng))
+        after = graphs[f"improve{number}"]({**search, "noise": noise, **situation})
+        search = {name.removeprefix("next_"): value for name, value in after.items()}
+        first = first or {name: np.asarray(value) for name, value in search.items()}
+    plan = graphs[f"finish{number}"]({**search, **situation})
+    return first, np.asarray(plan["actions"])[:, : manifest.plan.execute]
+
+
+def _largest(ours: Mapping[str, NDArray[Any]], theirs: Mapping[str, NDArray[Any]]) -> float:
+    """Return the largest difference of two states of a search; of costs, beside their size."""
+    worst = 0.0
+    for name in ours.keys() - {"usable"}:
+        a, b = (np.asarray(value, np.float64) for value in (ours[name], theirs[name]))
+        scale = np.maximum(1.0, np.abs(a)) if name == "best_cost" else 1.0
+        worst = max(worst, float((np.abs(a - b) / scale).max()))
+    return worst
+
+
+def _same(manifest: Manifest, ours: NDArray[Any], theirs: NDArray[Any]) -> bool:
+    if manifest.space.kind == "discrete":
+        return bool((ours == theirs).all())
+    a, b = (searching.to_env(manifest.space, actions) for actions in (ours, theirs))
+    span = np.subtract(manifest.space.env_high, manifest.space.env_low)
+    return bool((np.abs(a - b) <= SAME_ACTION * np.where(span > 0, span, 1)).all())
