@@ -37,8 +37,8 @@ ROOMS = (
 SURFACE = "__init__"
 ORDER = {room: rank for rank, room in enumerate((*ROOMS, SURFACE, "__main__"))}
 TORCH_FREE = ("version", "names", "config", "files", "run_spec", "progress", "processes", "data", "envs", "frames_in")
-# Where a device may be named: the function that turns the setting into a device.
-MAY_NAME_CUDA = {"device.py"}
+# Where a device may be named: what turns the setting into a device, or into a provider of ONNX Runtime.
+MAY_NAME_CUDA = {"device.py", "deploy/sessions.py"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -182,3 +182,14 @@ def test_import_leaves_torch_out(modules: str) -> None:
     code = f"import sys\nimport {modules}\nsys.exit('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr or "torch was imported"
+
+
+ON_A_ROBOT = ("runtime", "manifest", "sessions", "searching", "memory", "limits", "goals", "watch", "trial")
+
+
+@pytest.mark.parametrize("name", ON_A_ROBOT)
+def test_what_runs_on_a_robot_names_no_torch(name: str) -> None:
+    source = (PACKAGE / "deploy" / f"{name}.py").read_text(encoding="utf-8")
+    rooms = {module.split(".")[1] for module in imports(source) if module.startswith("lewm.")} - {"deploy"}
+    assert not [module for module in imports(source) if module.split(".")[0] in ("torch", "onnx")]
+    assert rooms <= set(TORCH_FREE)

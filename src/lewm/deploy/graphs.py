@@ -131,7 +131,8 @@ def _search_inputs(config: Config, space: ActionSpace, batch: int) -> dict:
         space, batch=batch, horizon=plan.horizon, candidates=plan.candidates, generator=torch.Generator().manual_seed(0)
     )
     started = begin(neutral(space, batch, plan.horizon))
-    state = started.distribution._asdict() | {
+    # "mean" by itself would be a name that the exporter gives to a node
+    state = {f"search_{name}": value for name, value in started.distribution._asdict().items()} | {
         "best": started.best, "best_cost": started.best_cost, "usable": started.usable,
     }  # fmt: skip
     return {"state": {name: value.clone() for name, value in state.items()}, "noise": drawn}
@@ -232,7 +233,7 @@ class _Search(nn.Module):
     def state(self, given: Mapping[str, Tensor]) -> SearchState:
         """Return how far the search has come."""
         kind = Gaussian if self.space.kind == "continuous" else Categorical
-        distribution = kind(*(given[name] for name in kind._fields))
+        distribution = kind(*(given[f"search_{name}"] for name in kind._fields))
         return SearchState(distribution, given["best"], given["best_cost"], given["usable"])
 
 

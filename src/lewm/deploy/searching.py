@@ -18,10 +18,13 @@ def neutral(manifest: Manifest) -> dict[str, NDArray[Any]]:
     space, batch, horizon = manifest.space, manifest.sizes.batch, manifest.plan.horizon
     if space.kind == "discrete":
         probs = np.full((batch, horizon, space.size, space.num_actions), 1 / space.num_actions, np.float32)
-        return {"probs": probs}
+        return {"search_probs": probs}
     low, high = (np.array(bound, np.float32) for bound in (space.low, space.high))
     shape = (batch, horizon, space.size)
-    return {"mean": np.broadcast_to((low + high) / 2, shape), "std": np.broadcast_to((high - low) / 2, shape)}
+    return {
+        "search_mean": np.broadcast_to((low + high) / 2, shape),
+        "search_std": np.broadcast_to((high - low) / 2, shape),
+    }
 
 
 def warm_start(manifest: Manifest, searched: NDArray[Any], steps: int) -> dict[str, NDArray[Any]]:
@@ -29,17 +32,17 @@ def warm_start(manifest: Manifest, searched: NDArray[Any], steps: int) -> dict[s
     fresh = neutral(manifest)
     if manifest.space.kind == "continuous":
         return {
-            "mean": np.concatenate((searched[:, steps:], fresh["mean"][:, :steps]), axis=1),
-            "std": fresh["std"],
+            "search_mean": np.concatenate((searched[:, steps:], fresh["search_mean"][:, :steps]), axis=1),
+            "search_std": fresh["search_std"],
         }
     kept = np.eye(manifest.space.num_actions, dtype=np.float32)[searched[:, steps:]]
-    probs = (1 - WARM_UNIFORM) * kept + WARM_UNIFORM * fresh["probs"][:, steps:]
-    return {"probs": np.concatenate((probs, fresh["probs"][:, :steps]), axis=1)}
+    probs = (1 - WARM_UNIFORM) * kept + WARM_UNIFORM * fresh["search_probs"][:, steps:]
+    return {"search_probs": np.concatenate((probs, fresh["search_probs"][:, :steps]), axis=1)}
 
 
 def begin(distribution: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Return the state of a search before its first iteration."""
-    best = distribution["mean"] if "mean" in distribution else distribution["probs"].argmax(-1)
+    best = distribution["search_mean"] if "search_mean" in distribution else distribution["search_probs"].argmax(-1)
     batch = len(best)
     infinite, usable = np.full(batch, np.inf, np.float32), np.ones(batch, dtype=bool)
     return {**distribution, "best": best, "best_cost": infinite, "usable": usable}

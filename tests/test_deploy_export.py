@@ -1,0 +1,209 @@
+"""An export folder: graphs that are the run, a manifest that is believed only when every file is as it was."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lewm.deploy.fold import folded
+from lewm.deploy.manifest import MANIFEST, read_manifest
+from lewm.deploy.parity import refuse_unlike
+from lewm.deploy.runtime import Controller
+from lewm.evaluate.evaluation import open_run
+from lewm.families.family import make_model
+from lewm.families.presets import preset
+from tiny import moving_dot, override, tiny, untrained_run
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+export = pytest.importorskip("lewm.deploy.export")
+
+SMALL = {"plan.horizon": 3, "plan.candidates": 8, "plan.elites": 2, "plan.iterations": 2}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a run with random weights and its data."""
+    path = tmp_path_factory.mktemp("export")
+    store = moving_dot(path / "store")
+    config = override(tiny(data__path=str(store.path)), SMALL)
+    run = untrained_run(path / "run", config)
+    export.export_run(run, path / "out", progress=False)
+    return path / "out"
+
+
+@pytest.mark.slow
+def test_what_is_written(exported: Path) -> None:
+    manifest, spec = read_manifest(exported)
+    assert spec.task == "dot"
+    graphs = ("encode", "improve", "finish", "improve_state", "finish_state", "imagine", "judge", "judge_state")
+    assert tuple(manifest.graphs) == graphs
+    assert set(manifest.files) == {*(f"{name}.onnx" for name in graphs), "spec.json", "control.py"}
+    parity = manifest.measured["parity"]
+    assert parity["encode"] < 1e-5
+    assert parity["improve"] < 1e-5
+    assert parity["same_action"] == 1.0
+    assert manifest.state_goals.labels == ("x", "y")
+    for name in graphs:
+        nodes = {node.op_type for node in onnx.load(exported / f"{name}.onnx").graph.node}
+        assert not nodes & {"Loop", "If", "Scan", "BatchNormalization"}, name
+    compile((exported / "control.py").read_text(encoding="utf-8"), "control.py", "exec")
+
+
+def damaged(exported: Path, folder: Path, **changes: Any) -> Path:
+    shutil.copytree(exported, folder)
+    text = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    (folder / MANIFEST).write_text(json.dumps(text | changes), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"export_version": 2}, r"export_version=2: must be 1; export the run again"),
+        ({"graphs": {}}, r"graphs={}: must name the graphs; "),
+        ({"precision": "float8"}, r"precision='float8': must be one of"),
+        ({"plan": {}}, r"plan.planner: is missing; "),
+        ({"files": {"../../x": "0"}}, r"files='../../x': must be a name in the folder; "),
+        ({"files": {}}, r"files: has no digest of spec.json; "),
+        ({"more": 1}, r"more: is not known; export the run again"),
+        ({"correction": "a"}, r"correction='a': must be float; "),
+    ],
+)
+def test_a_manifest_that_is_none_is_refused(exported: Path, tmp_path: Path, changes: Any, told: str) -> None:
+    with pytest.raises(ValueError, match=told) as error:
+        Controller.load(damaged(exported, tmp_path / "x", **changes))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["encode.onnx", "spec.json", "control.py"])
+def test_a_changed_byte_is_refused_before_anything_is_loaded(exported: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(exported, tmp_path / "x")
+    data = bytearray((tmp_path / "x" / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "x" / name).write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=rf"{name}: is not the file that was exported, its SHA-256 differs; export"):
+        Controller.load(tmp_path / "x")
+    (tmp_path / "x" / name).unlink()
+    with pytest.raises(ValueError, match=rf"{name}: is missing; export the run again"):
+        Controller.load(tmp_path / "x")
+
+
+@pytest.mark.slow
+def test_a_graph_of_another_shape_is_refused(exported: Path, tmp_path: Path) -> None:
+    manifest, _ = read_manifest(exported)
+    folder = damaged(exported, tmp_path / "x", files=manifest.files | {"judge.onnx": manifest.files["encode.onnx"]})
+    shutil.copy(folder / "encode.onnx", folder / "judge.onnx")
+    with pytest.raises(ValueError, match=r"judge.onnx: has other inputs than the manifest says; export the run again"):
+        Controller.load(folder)
+
+
+CODE = """
+import sys
+sys.modules["torch"] = None  # as where it is not installed
+import numpy as np
+from lewm.deploy.runtime import Controller
+controller = Controller.load(sys.argv[1])
+controller.set_goal({"x": 3.0})
+frame = np.zeros((32, 32, 3), np.uint8)
+for _ in range(3):
+    action = controller.act(frame)
+    assert action.shape == (1, 2) and np.isfinite(action).all()
+print(sorted(name for name in sys.modules if name.split(".")[0] in ("onnx", "pyarrow", "gymnasium", "av")))
+"""
+
+
+@pytest.mark.slow
+def test_it_runs_where_there_is_no_torch(exported: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", CODE, str(exported)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.slow
+def test_bad_pictures_and_goals_are_refused_before_any_action(exported: Path) -> None:
+    controller = Controller.load(exported)
+    frame = np.zeros((32, 32, 3), np.uint8)
+    with pytest.raises(ValueError, match=r"goal=None: there is no goal; call set_goal\(goal\) first"):
+        controller.act(frame)
+    for goal, told in (
+        (np.zeros((20, 32, 3), np.uint8), "goal: got pictures of 32x20, and the model takes 32x32; "),
+        ({"z": 1.0}, "goal=z: is no variable that can be read; "),
+        ({"x": (2.0, 1.0)}, "goal=x: has no value between 2.0 and 1.0; "),
+        ({}, r"goal={}: names no variable; give some of "),
+    ):
+        with pytest.raises(ValueError, match=told):
+            controller.set_goal(goal)
+    controller.set_goal(frame)
+    for frames, told in (
+        (np.full((32, 32, 3), np.nan), "frames: got float64 of nan to nan, and pictures are"),
+        (np.zeros((32, 32), np.uint8), r"frames: got uint8\(32, 32\), must be pictures"),
+        (np.zeros((2, 32, 32, 3), np.uint8), "frames: got uint8.2, 32, 32, 3., must be pictures of 1 environments"),
+        ("a", "frames: got str, must be pictures"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            controller.act(frames)
+    assert controller.latency.summary() == {"looks": 0}
+
+
+def test_folded_models_give_the_same() -> None:
+    """Of the families whose parts differ: BatchNorm in a stem and a projector, attention over one token or many."""
+    for name, settings in (
+        ("tiny", {}),
+        ("literal", {"model.depth": 1, "model.width": 48, "model.num_heads": 2}),
+        ("published-small", {"model.depth": 1}),
+    ):
+        config = override(preset(name), settings)
+        model = make_model(config)
+        frames = torch.randint(0, 256, (3, config.model.image_size, config.model.image_size, 3), dtype=torch.uint8)
+        with torch.no_grad():
+            model.train()
+            for _ in range(3):
+                model.represent(frames)  # moments that are not those of the start
+            model.eval()
+            small = folded(model)
+            close = {"rtol": 1e-4, "atol": 2e-5}
+            torch.testing.assert_close(small.represent(frames), model.represent(frames), **close)
+            states, actions = model.represent(frames)[:, None], torch.randn(3, 2, config.model_action_size)
+            ours, theirs = (m.rollout(states, actions[:, :0], actions) for m in (model, small))
+            torch.testing.assert_close(theirs, ours, **close)
+        norms = [type(m).__name__ for m in small.modules() if "BatchNorm" in type(m).__name__]
+        assert not norms
+        assert any("BatchNorm" in type(m).__name__ for m in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("found", "precision", "told"),
+    [
+        ({"encode": 2e-4, "improve": 0.0, "same_action": 1.0}, "float32", "encode differs by 2.0e-04"),
+        ({"encode": 0.0, "improve": float("nan"), "same_action": 1.0}, "float32", "improve differs by nan"),
+        ({"encode": 0.0, "improve": 0.0, "same_action": 0.98}, "float32", "98.0% of looks give the same action"),
+        ({"cosine": 0.99}, "int8", "the cosine of a frame's tokens falls to 0.9900"),
+    ],
+)
+def test_what_is_not_the_model_is_refused(found: dict[str, float], precision: str, told: str) -> None:
+    with pytest.raises(ValueError, match=rf"^export: the graphs are not the model \({told}\), and nothing was written"):
+        refuse_unlike(found, precision)
+
+
+def test_a_folder_that_is_there_and_runs_that_make_no_plans_are_refused(tmp_path: Path) -> None:
+    store = moving_dot(tmp_path / "store")
+    run = untrained_run(tmp_path / "run", tiny(data__path=str(store.path)))
+    with pytest.raises(ValueError, match=r"out=.*store: is there already; give a new folder"):
+        export.export_run(run, store.path, progress=False)
+    with pytest.raises(ValueError, match=r"batch=0: must be at least 1; use 1 for a robot"):
+        export.export_run(run, tmp_path / "out", batch=0, progress=False)
+    of = open_run(run, data=None, device="cpu", config=None)
+    policy = replace(of, config=override(preset("gcbc"), {"model.image_size": 32}))
+    with pytest.raises(ValueError, match="is a policy of the family gcbc, which makes no plans"):
+        export.export_model(policy, tmp_path / "out", precision="float32", target="onnx", batch=1, progress=False)
+    assert not (tmp_path / "out").exists()
