@@ -41,7 +41,20 @@ from lewm.train.checkpoint import load_config, save_config
 from tiny import ARTICLE, IMAGE, tiny
 
 GOLDEN = Path(__file__).parent / "golden" / "cli.txt"
-COMMANDS = ("collect", "import", "import-model", "check", "train", "eval", "plan", "info", "report", "ablate", "demo")
+COMMANDS = (
+    "collect",
+    "import",
+    "import-model",
+    "check",
+    "train",
+    "eval",
+    "plan",
+    "export",
+    "info",
+    "report",
+    "ablate",
+    "demo",
+)
 FULL = lewm.preset("tiny")
 OF_FAMILIES = list({config.model.family: name for name, config in reversed(PRESETS.items())}.values())[::-1]
 """The first preset of each family."""

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,11 +172,11 @@ def test_folded_models_give_the_same() -> None:
                 model.represent(frames)  # moments that are not those of the start
             model.eval()
             small = folded(model)
-            close = {"rtol": 1e-4, "atol": 2e-5}
-            torch.testing.assert_close(small.represent(frames), model.represent(frames), **close)
+            close = partial(torch.testing.assert_close, rtol=1e-4, atol=2e-5)
+            close(small.represent(frames), model.represent(frames))
             states, actions = model.represent(frames)[:, None], torch.randn(3, 2, config.model_action_size)
             ours, theirs = (m.rollout(states, actions[:, :0], actions) for m in (model, small))
-            torch.testing.assert_close(theirs, ours, **close)
+            close(theirs, ours)
         norms = [type(m).__name__ for m in small.modules() if "BatchNorm" in type(m).__name__]
         assert not norms
         assert any("BatchNorm" in type(m).__name__ for m in model.modules())

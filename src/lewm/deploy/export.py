@@ -4,7 +4,7 @@ import contextlib
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from lewm.evaluate.pretrained import open_pretrained
 from lewm.evaluate.starts import NAME as STARTS_NAME
 from lewm.evaluate.starts import starts_text
 from lewm.files import check_folder, write_text
+from lewm.plan import ActionSpace
 from lewm.plan.controller import correction_gain
 from lewm.run_spec import save_spec
 from lewm.version import __version__
@@ -94,7 +95,9 @@ def export_model(
             reader, goals = state_reader(of)
         own = graphs_of(of.model, of.config, of.space, of.cost, reader=reader, batch=batch)
         small = graphs_of(folded(of.model), of.config, of.space, of.cost, reader=reader, batch=batch)
-        manifest = _manifest(of, own, goals, surprise, precision, target, batch)
+        manifest = manifest_of(
+            of.config, of.space, own, goals=goals, surprise=surprise, precision=precision, target=target
+        )
         with stage("graphs", len(small)) as tick:
             for name, graph in small.items():
                 write_onnx(graph, folder / manifest.graphs[name].file)
@@ -130,16 +133,18 @@ def _new_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _manifest(
-    of: Evaluation,
-    graphs: dict[str, Graph],
+def manifest_of(
+    config: Config,
+    space: ActionSpace,
+    graphs: Mapping[str, Graph],
+    *,
     goals: StateGoals,
     surprise: dict[str, float],
-    precision: Precision,
-    target: Target,
-    batch: int,
+    precision: Precision = "float32",
+    target: Target = "onnx",
 ) -> Manifest:
-    config, space, model = of.config, of.space, of.config.model
+    """Return what the manifest says of a run and its graphs, before they are written."""
+    model, batch = config.model, len(graphs["encode"].inputs["frame"])
     low, high = ((), ()) if space.kind == "discrete" else (bound.tolist() for bound in space.env_bounds)
     return Manifest(
         target=target,

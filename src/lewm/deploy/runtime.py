@@ -229,6 +229,8 @@ class Controller:
             actions = self._fall_back()
         else:
             self._memory, self.last_look, actions = look.memory, look, look.actions
+            if look.iterations < plan.iterations:
+                self._event("late", f"{look.iterations} of {plan.iterations} iterations")
         self.latency.add(watch.seconds)
         return actions[0] if sizes.batch == 1 else actions
 
@@ -276,8 +278,6 @@ class Controller:
             search = {name.removeprefix("next_"): value for name, value in after.items()}
             self._iteration.add(time.perf_counter() - began)
             done += 1
-        if done < wanted:
-            self._event("late", f"{done} of {wanted} iterations")
         began = time.perf_counter()
         plan = finish({**search, **situation})
         self._rest.add(time.perf_counter() - began)

@@ -74,17 +74,23 @@ class Latency:
 
 
 class Pace:
-    """A running estimate of how long one part of a look takes."""
+    """How long one part of a look takes, but for rare outliers: what nine of ten of the newest took at most.
+
+    Of fewer than ten it is the median.
+    """
 
     def __init__(self) -> None:
-        self.seconds = 0.0
-        self._known = False
+        self._newest: deque[float] = deque(maxlen=32)
 
     def add(self, seconds: float) -> None:
-        """Take a measurement; a slow one counts at once, a quick one little by little."""
-        grows = not self._known or seconds > self.seconds
-        self.seconds = seconds if grows else 0.9 * self.seconds + 0.1 * seconds
-        self._known = True
+        """Take a measurement."""
+        self._newest.append(seconds)
+
+    @property
+    def seconds(self) -> float:
+        """The estimate; 0 before the first measurement."""
+        count = len(self._newest)
+        return sorted(self._newest)[count // 2 if count < 10 else (9 * count - 1) // 10] if count else 0.0
 
 
 class Stopwatch:

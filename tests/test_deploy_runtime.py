@@ -1,0 +1,396 @@
+"""The controller of a robot's computer, with graphs that PyTorch runs in place of ONNX Runtime: quick, and any family.
+
+`tests/test_deploy_export.py` has the graphs that are written.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from lewm.config import ActionConfig, Config
+from lewm.deploy import graphs as graphs_module
+from lewm.deploy import runtime as runtime_module
+from lewm.deploy import searching
+from lewm.deploy.export import manifest_of
+from lewm.deploy.graphs import Graph, StateReader, graphs_of
+from lewm.deploy.manifest import StateGoals
+from lewm.deploy.runtime import Controller
+from lewm.families.family import make_model
+from lewm.families.presets import preset
+from lewm.plan import LatentController, action_space, planning_cost
+from lewm.plan import search as search_module
+from lewm.plan.steps_to_go import StepsToGo
+from tiny import IMAGE, override, plain_spec, rival, tiny, tiny_article
+
+SMALL = {"plan.horizon": 3, "plan.candidates": 8, "plan.elites": 2, "plan.iterations": 2}
+POSITIONS = ActionConfig(
+    kind="continuous", size=2, low=(-1.0, -2.0), high=(1.0, 2.0), control_mode="position", max_change=(0.1, 0.2)
+)
+CASES: dict[str, Config] = {
+    "continuous": tiny(),
+    "held": tiny(data__frame_skip=2, plan__hold=True),
+    "sub-actions": tiny(data__frame_skip=2, plan__hold=False),
+    "discrete": tiny(action__kind="discrete", action__size=4, data__frame_skip=2),
+    "positions": replace(tiny(data__frame_skip=2), action=POSITIONS),
+    "history": tiny(model__history=3),
+    "two at once": tiny(plan__execute=2, model__history=2),
+    "mppi": tiny(plan__planner="mppi", plan__over="sum"),
+    "learnt cost": tiny(plan__cost="steps_to_go", train__cost_steps=2),
+    "tokens": tiny_article(),
+    "published": override(
+        preset("published-small"),
+        {"model.depth": 1, "model.predictor_depth": 1, "model.image_size": 28, "plan.execute": 1, "data.frame_skip": 1},
+    ),
+    "a rival": rival("tdmpc2"),
+}
+
+
+class InTorch:
+    """A graph with the interface of a session."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph, self.inputs = graph, tuple(graph.inputs)
+        self.calls = 0
+
+    def __call__(self, given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        self.calls += 1
+        taken = {}
+        for name, example in self._graph.inputs.items():
+            value = np.asarray(given[name])
+            assert value.shape == example.shape, f"{name}: {value.shape} and not {tuple(example.shape)}"
+            assert str(example.dtype).removeprefix("torch.") == value.dtype.name, name
+            taken[name] = torch.from_numpy(np.array(value))
+        return {name: value.numpy() for name, value in self._graph(taken).items()}
+
+
+class World:
+    """A run with random weights, and its graphs."""
+
+    def __init__(self, config: Config, *, batch: int = 1, states: bool = False, **changes: Any) -> None:
+        self.config = config = override(config, SMALL | {"plan.execute": min(config.plan.execute, 3)})
+        torch.manual_seed(0)
+        self.model = make_model(config).eval()
+        tokens, width = config.model.num_tokens, config.model.token_width
+        self.learnt = StepsToGo(tokens, width).eval()
+        self.space = action_space(config, device="cpu")
+        reader, goals = None, StateGoals()
+        if states:
+            weight = torch.randn(tokens * width, 2)
+            reader = StateReader(weight, torch.zeros(tokens * width), torch.zeros(2), torch.ones(2))
+            goals = StateGoals(labels=("x", "y"), r2=(1.0, 1.0))
+        cost = planning_cost(config.plan, self.learnt)
+        self.graphs = graphs_of(self.model, config, self.space, cost, reader=reader, batch=batch)
+        self.sessions = {name: InTorch(graph) for name, graph in self.graphs.items()}
+        surprise = changes.pop("surprise", {})
+        self.manifest = manifest_of(config, self.space, self.graphs, goals=goals, surprise=surprise)
+        self.spec = plain_spec(config, **changes)
+        rng = np.random.default_rng(0)
+        size = config.model.image_size
+        self.frames = rng.integers(0, 256, (12, size, size, 3), dtype=np.uint8)
+
+    def controller(self, **settings: Any) -> Controller:
+        return Controller(self.manifest, self.spec, self.sessions, **settings)  # pyright: ignore[reportArgumentType]
+
+    @property
+    def command(self) -> list[float] | None:
+        return [0.0, 0.5] if self.space.relative else None
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_does_what_the_controller_in_pytorch_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(CASES[name])
+    config, execute = world.config, world.config.plan.execute
+    theirs = world.controller(seed=3)
+    rng = np.random.default_rng(3)
+
+    def drawn(*_: Any, **__: Any) -> torch.Tensor:
+        return torch.from_numpy(searching.draw(world.manifest, rng))
+
+    monkeypatch.setattr(search_module, "draw", drawn)
+    ours = LatentController(world.model, config, world.space, cost=world.learnt, batch=1, generator=torch.Generator())
+    ours.reset(world.frames[:1], command=world.command)
+    theirs.set_goal(world.frames[0], command=world.command)
+    for look in range(1, 5):
+        first, many = world.frames[look], min(execute, config.model.history)
+        frames = first[None] if look == 1 or many == 1 else world.frames[None, look : look + many]
+        expected = ours.act(frames)[0]
+        given = first if frames.ndim == 4 else frames
+        np.testing.assert_allclose(theirs.act(given), expected, rtol=1e-4, atol=1e-5, err_msg=f"look {look}")
+    assert not theirs.events.counts
+
+
+def test_what_is_written_twice_is_the_same() -> None:
+    assert runtime_module.FORBIDDEN == graphs_module.FORBIDDEN
+    assert runtime_module.PENALTY == graphs_module.PENALTY
+    assert searching.WARM_UNIFORM == search_module.WARM_UNIFORM
+
+
+def test_two_robots_at_once() -> None:
+    world = World(CASES["continuous"], batch=2)
+    controller = world.controller()
+    controller.set_goal(world.frames[:2])
+    assert controller.act(world.frames[2:4]).shape == (2, 1, 2)
+    with pytest.raises(ValueError, match="must be pictures of 2 environments"):
+        controller.act(world.frames[0])
+
+
+@pytest.mark.parametrize(
+    ("goal", "low", "high"),
+    [
+        ({"x": 0.5}, [0.5, -np.inf], [0.5, np.inf]),
+        ({"y": (None, 2.0), "x": (0.0, 1.0)}, [0.0, -np.inf], [1.0, 2.0]),
+    ],
+)
+def test_goals_of_the_state(goal: dict[str, Any], low: list[float], high: list[float]) -> None:
+    world = World(CASES["continuous"], states=True)
+    controller = world.controller()
+    controller.set_goal(goal)
+    assert controller._goal is not None
+    np.testing.assert_array_equal(controller._goal["goal_low"], [low])
+    np.testing.assert_array_equal(controller._goal["goal_high"], [high])
+    controller.act(world.frames[1])
+    assert controller.last_look is not None
+    read = world.graphs["judge_state"]
+    tokens = torch.from_numpy(controller._memory.states[:, -1])
+    cost = read({"tokens": tokens, **{k: torch.from_numpy(v) for k, v in controller._goal.items()}})["cost"]
+    assert bool(controller.reached[0]) == bool(cost[0] <= 0)
+
+
+def test_plans_keep_out_of_boxes_where_they_can() -> None:
+    world = World(CASES["continuous"], states=True)
+    free, kept = world.controller(), world.controller(keep_out=[{"x": (None, None), "y": (-1e9, 1e9)}])
+    for controller in (free, kept):
+        controller.set_goal(world.frames[0])
+    free.act(world.frames[1])
+    assert not free.events.counts
+    kept.act(world.frames[1])  # every place is forbidden
+    assert kept.events.counts == {"forbidden": 1}
+    with pytest.raises(ValueError, match="keep_out: got 5 boxes, must be 4 at most; join some"):
+        world.controller(keep_out=[{"x": 0.0}] * 5)
+    with pytest.raises(ValueError, match=r"keep_out=\{'x': 0.0\}: the run's data has no states; give a picture"):
+        World(CASES["continuous"]).controller(keep_out=[{"x": 0.0}])
+
+
+@pytest.mark.parametrize("name", ["continuous", "held", "sub-actions", "positions"])
+def test_limits_are_obeyed(name: str) -> None:
+    world = World(CASES[name])
+    change = np.array([0.03, 0.05], np.float32)
+    controller = world.controller(low=[-0.2, -0.1], high=0.3, max_change=change)
+    controller.set_goal(world.frames[0], command=[0.0, 0.0])
+    last = np.zeros(2, np.float32)
+    for frame in world.frames[1:9]:
+        actions = controller.act(frame)
+        assert (actions >= np.array([-0.2, -0.1]) - 1e-6).all()
+        assert (actions <= 0.3 + 1e-6).all()
+        assert (np.abs(np.diff(np.concatenate((last[None], actions)), axis=0)) <= change + 1e-6).all()
+        last = actions[-1]
+    assert np.abs(last).max() > 0.03
+    with pytest.raises(ValueError, match=r"max_change=\[0.0, 0.0\]: must be positive; leave it out for no limit"):
+        world.controller(max_change=0.0)
+    with pytest.raises(ValueError, match=r"low=\[1.0, 1.0\]: must be below high="):
+        world.controller(low=1.0, high=0.0)
+
+
+# What goes wrong on a robot.
+
+
+def looked(world: World, controller: Controller, count: int = 3) -> list[NDArray[Any]]:
+    controller.set_goal(world.frames[0], command=world.command)
+    return [controller.act(frame) for frame in world.frames[1 : 1 + count]]
+
+
+def broken(world: World, name: str, change: Callable[[dict[str, NDArray[Any]]], Any]) -> None:
+    """Let a graph give something else."""
+    before = world.sessions[name]
+
+    def session(given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        out = before(given)
+        change(out)
+        return out
+
+    world.sessions[name] = session  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("graph", "output"),
+    [("encode", "tokens"), ("improve", "next_best"), ("finish", "actions"), ("finish", "cost"), ("finish", "imagined")],
+)
+def test_numbers_that_are_not_finite_never_reach_the_robot(graph: str, output: str) -> None:
+    world = World(CASES["continuous"])
+    controller = world.controller()
+    looked(world, controller, 1)
+    broken(world, graph, lambda out: out[output].fill(np.nan))
+    for frame in world.frames[2:5]:
+        actions = controller.act(frame)
+        assert np.isfinite(actions).all()
+        assert (actions == 0).all() or output == "next_best"
+    assert controller.events.counts.keys() <= {"not finite"}
+    assert output == "next_best" or controller.events.counts["not finite"] == 3
+
+
+def test_a_runtime_that_fails_is_answered_by_the_fallback() -> None:
+    world = World(CASES["continuous"])
+    controller = world.controller(fallback=lambda controller: [0.25, -0.5])
+    looked(world, controller, 1)
+
+    def fail(out: dict[str, NDArray[Any]]) -> None:
+        raise RuntimeError("no memory")
+
+    broken(world, "finish", fail)
+    np.testing.assert_array_equal(controller.act(world.frames[2]), [[0.25, -0.5]])
+    assert [event.detail for event in controller.events.newest] == ["RuntimeError: no memory"]
+
+
+@pytest.mark.parametrize(
+    ("fallback", "expected"),
+    [("stop", [0.0, 0.0]), ("hold", "last"), (lambda _: [0.1, 0.2], [0.1, 0.2]), (lambda _: 1 / 0, [0.0, 0.0])],
+    ids=["stop", "hold", "a function", "a function that fails"],
+)
+def test_fallbacks(fallback: Any, expected: Any) -> None:
+    world = World(CASES["continuous"])
+    controller = world.controller(fallback=fallback)
+    last = looked(world, controller, 2)[-1][-1]
+    broken(world, "encode", lambda out: out["tokens"].fill(np.nan))
+    actions = controller.act(world.frames[4])
+    np.testing.assert_allclose(actions[0], last if expected == "last" else np.float32(expected))
+    assert controller.events.counts["fallback failed"] == (
+        fallback != "hold" and callable(fallback) and expected == [0.0, 0.0]
+    )
+
+
+def test_positions_stay_where_they_are_told_to_stop() -> None:
+    world = World(CASES["positions"], control_mode="position")
+    controller = world.controller()
+    last = looked(world, controller, 3)[-1][-1]
+    broken(world, "finish", lambda out: out["cost"].fill(np.inf))
+    np.testing.assert_array_equal(controller.act(world.frames[5]), [last, last])
+
+
+def test_surprise_and_cost_call_the_fallback() -> None:
+    quiet = World(CASES["continuous"], surprise={"limit": 1e9, "cost_limit": 1e9})
+    looked(quiet, controller := quiet.controller())
+    assert not controller.events.counts
+    surprised = World(CASES["continuous"], surprise={"limit": 1e-6, "cost_limit": 1e9})
+    looked(surprised, controller := surprised.controller(), 3)
+    assert controller.events.counts == {"surprise": 1}  # then it begins anew, and has predicted nothing
+    looked(surprised, controller := surprised.controller(guarded=False))
+    assert not controller.events.counts
+    costly = World(CASES["continuous"], surprise={"limit": 1e9, "cost_limit": 1e-9})
+    looked(costly, controller := costly.controller(), 2)
+    assert controller.events.counts == {"cost": 2}
+
+
+def test_two_small_surprises_in_a_row_or_a_gross_one() -> None:
+    guard = runtime_module.Guard(1.0, None)
+    assert [guard.surprising(error) for error in (0.9, 1.1, 0.9, 1.1, 1.2, 0.5, 2.1, float("nan"))] == [
+        False, False, False, False, True, False, True, True,
+    ]  # fmt: skip
+
+
+def test_a_frozen_camera_is_seen() -> None:
+    world = World(CASES["continuous"], surprise={"limit": 1e-9, "cost_limit": 1e9})
+    controller = world.controller()
+    controller.set_goal(world.frames[0])
+    controller.act(world.frames[1])
+    controller.act(world.frames[1].copy())
+    assert controller.events.counts == {"frozen camera": 1}
+
+
+# Deadlines.
+
+
+def slow(world: World, name: str, seconds: Callable[[], float]) -> None:
+    broken(world, name, lambda _: time.sleep(seconds()))
+
+
+def test_a_slow_machine_does_fewer_iterations() -> None:
+    world = World(override(CASES["continuous"], {}))
+    manifest = replace(world.manifest, plan=replace(world.manifest.plan, iterations=50))
+    slow(world, "improve", lambda: 0.02)
+    controller = Controller(manifest, world.spec, world.sessions, deadline=0.2)  # pyright: ignore[reportArgumentType]
+    controller.set_goal(world.frames[0])
+    actions = controller.act(world.frames[1])
+    assert controller.last_look is not None
+    assert 1 <= controller.last_look.iterations < 50
+    assert controller.events.counts == {"late": 1}
+    assert np.abs(actions).max() > 0
+
+
+def test_a_stalled_look_is_answered_and_forgotten() -> None:
+    world, stall = World(CASES["continuous"]), [0.0]
+    slow(world, "improve", lambda: stall[0])
+    controller = world.controller(deadline=0.3)
+    looked(world, controller, 1)
+    stall[0] = 2.0
+    began = time.perf_counter()
+    assert (controller.act(world.frames[2]) == 0).all()
+    assert (controller.act(world.frames[3]) == 0).all()
+    assert time.perf_counter() - began < 1.5
+    assert controller.events.counts == {"stalled": 2}
+    stall[0] = 0.0
+    assert controller._running is not None
+    controller._running.exception()  # the thread is free again
+    memory = controller._memory
+    assert memory.count == 0  # what the stalled look found is not believed
+    controller.act(world.frames[4])
+    assert controller._memory.count == 1
+    assert controller.events.counts == {"stalled": 2}
+
+
+def test_a_delay_is_planned_for() -> None:
+    """The plan starts where the actions that are on their way will have led."""
+    world = World(CASES["continuous"], fps=10.0)
+    controller = world.controller(delay=0.2)
+    controller.set_goal(world.frames[0])
+    seen: list[NDArray[Any]] = []
+    before = world.sessions["improve"]
+
+    def watch(given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        seen.append(given["states"].copy())
+        return before(given)
+
+    world.sessions["improve"] = watch  # pyright: ignore[reportArgumentType]
+    issued = [controller.act(frame) for frame in world.frames[1:5]]
+    tokens = [world.sessions["encode"]({"frame": frame[None]})["tokens"] for frame in world.frames[1:5]]
+    looks = seen[:: world.config.plan.iterations]
+    np.testing.assert_allclose(looks[0][:, 0], tokens[0], rtol=1e-5)
+    for look, flying in ((1, issued[:1]), (2, issued[:2]), (3, issued[1:3])):
+        actions = torch.from_numpy(np.stack(flying, axis=1))  # (1, m, 2)
+        states = torch.from_numpy(tokens[look])[:, None]
+        expected = world.model.rollout(states, actions[:, :0], actions)[:, -1]
+        np.testing.assert_allclose(looks[look][:, 0], expected.detach(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"delay=9.0: is beyond the horizon of a plan; give less, or export a longer"):
+        world.controller(delay=9.0)
+    with pytest.raises(ValueError, match=r"delay=-1: must be seconds, at least 0; use 0 for none"):
+        world.controller(delay=-1)
+
+
+def test_one_slow_iteration_does_not_count_for_long() -> None:
+    pace = runtime_module.Pace()
+    assert pace.seconds == 0.0
+    for seconds in (0.5, *[0.01] * 9):
+        pace.add(seconds)
+    assert pace.seconds == 0.01
+    for _ in range(4):
+        pace.add(0.5)
+    assert pace.seconds == 0.5
+
+
+def test_nothing_grows() -> None:
+    world = World(CASES["continuous"], surprise={"limit": 1e-9, "cost_limit": 1e9})
+    controller = world.controller()
+    controller.set_goal(world.frames[0])
+    for look in range(60):
+        controller.act(world.frames[look % 12])
+    assert controller._memory.issued.shape[1] <= 1
+    assert controller._memory.states.shape == (1, 1, 1, 16)
+    latency = controller.latency.summary()
+    assert latency["looks"] == 60
+    assert 0 < latency["p50_ms"] <= latency["p95_ms"] <= latency["p99_ms"] <= latency["max_ms"]
+    assert world.config.model.image_size == IMAGE
