@@ -182,9 +182,9 @@ def _split(lines: list[Line]) -> str:
 
 
 def _protocol(lines: list[Line]) -> str:
-    """Return a cell with the protocols of success; none of lines of before there were any."""
+    """Return a cell with the protocols of success; before there were several, it was the standard one."""
     plans = [(line.get("eval") or {}).get("planning") or {} for line in lines]
-    return ", ".join(dict.fromkeys(plan["protocol"] for plan in plans if "protocol" in plan)) or NOTHING
+    return ", ".join(dict.fromkeys(plan.get("protocol", "standard") for plan in plans)) or NOTHING
 
 
 _SUCCESS = ("eval", "planning", "success_rate")
