@@ -28,6 +28,8 @@ from lewm.run_spec import save_spec
 from lewm.version import __version__
 
 CONTROL = "control.py"
+BUILT_PRECISIONS: tuple[Precision, ...] = ("float32",)
+BUILT_TARGETS: tuple[Target, ...] = ("onnx",)
 
 
 def export_run(
@@ -84,6 +86,9 @@ def export_model(
 ) -> Manifest:
     """Write an export folder of a model in memory; see `export_run`."""
     require_actions(of)
+    for field, given, built in (("precision", precision, BUILT_PRECISIONS), ("target", target, BUILT_TARGETS)):
+        if given not in built:
+            raise ValueError(f"{field}={given}: is not built yet; use {' or '.join(built)}")
     if batch < 1:
         raise ValueError(f"batch={batch}: must be at least 1; use 1 for a robot")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
