@@ -38,6 +38,7 @@ def test_seeds_are_summed_up() -> None:
         "content share": "0.50",
         "probe R² (random encoder)": "0.900 (0.700)",
         "cost and distance": "0.80",
+        "protocol": "standard",
         "success (95%, episodes)": f"73% ({100 * low:.0f}-{100 * high:.0f}, 30)",
         "random policy (95%, episodes)": f"10% ({100 * wilson_interval(3, 30)[0]:.0f}-"
         f"{100 * wilson_interval(3, 30)[1]:.0f}, 30)",
