@@ -12,10 +12,12 @@ PLACES = re.findall(r"^\| (.*?) \| (`src/.*?) \| (.*?) \|$", INDEX, re.MULTILINE
 
 
 def test_every_page_is_linked_and_in_the_menu_of_the_site() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
     for page in (ROOT / "docs").glob("*.md"):
         assert page.name == "index.md" or f"]({page.name})" in INDEX, page
         assert f": {page.name}\n" in menu, page
+        assert readme.count(f"\n| [{page.stem.replace('-', ' ')}](docs/{page.name}) |") == 1, page
 
 
 def test_every_room_is_listed() -> None:
