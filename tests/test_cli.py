@@ -50,6 +50,7 @@ COMMANDS = (
     "eval",
     "plan",
     "export",
+    "bench",
     "info",
     "report",
     "ablate",

@@ -13,13 +13,17 @@ import numpy as np
 import pytest
 import torch
 
+from lewm.cli import main
+from lewm.deploy.bench import bench, ratios
 from lewm.deploy.fold import folded
+from lewm.deploy.graphs import graphs_of
 from lewm.deploy.manifest import MANIFEST, read_manifest
 from lewm.deploy.parity import refuse_unlike
 from lewm.deploy.runtime import Controller
 from lewm.evaluate.evaluation import open_run
 from lewm.families.family import make_model
 from lewm.families.presets import preset
+from lewm.plan import action_space, planning_cost
 from tiny import moving_dot, override, tiny, untrained_run
 
 onnx = pytest.importorskip("onnx")
@@ -44,7 +48,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_written(exported: Path) -> None:
     manifest, spec = read_manifest(exported)
     assert spec.task == "dot"
-    graphs = ("encode", "improve", "finish", "improve_state", "finish_state", "imagine", "judge", "judge_state")
+    graphs = (
+        "encode", "improve", "finish", "improve_state", "finish_state", "imagine", "matrix", "judge", "judge_state",
+    )  # fmt: skip
     assert tuple(manifest.graphs) == graphs
     assert set(manifest.files) == {*(f"{name}.onnx" for name in graphs), "spec.json", "control.py"}
     parity = manifest.measured["parity"]
@@ -212,3 +218,42 @@ def test_a_folder_that_is_there_and_runs_that_make_no_plans_are_refused(tmp_path
     with pytest.raises(ValueError, match="is a policy of the family gcbc, which makes no plans"):
         export.export_model(policy, tmp_path / "out", precision="float32", target="onnx", batch=1, progress=False)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_times_stand_beside_what_the_machine_can_do(exported: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = bench([exported, exported], seconds=0.05, threads=1)
+    assert first["budget"] == {"candidates": 8, "horizon": 3, "iterations": 2}
+    for part in ("encode", "improve", "finish", "cycle"):
+        row = first[part]
+        assert 0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"]
+        assert row["runs"] == second[part]["runs"] >= 10
+        rate = row["gflop"] / row["p50_ms"] * 1e3
+        assert row["gflop_per_s"] == pytest.approx(rate, rel=0.02, abs=0.01)
+        assert row["share_of_matrix_rate"] == pytest.approx(rate / first["matrix_gflop_per_s"], rel=0.03, abs=1e-3)
+    assert first["matrix"]["gflop"] == pytest.approx(2 * 1024**3 / 1e9)
+    whole = first["encode"]["gflop"] + 2 * first["improve"]["gflop"] + first["finish"]["gflop"]
+    assert first["cycle"]["gflop"] == pytest.approx(whole, abs=2e-6)
+    assert ratios(first, second)["cycle"] == pytest.approx(
+        first["cycle"]["p50_ms"] / second["cycle"]["p50_ms"], abs=1e-3
+    )
+    assert main(["bench", str(exported), "--seconds", "0.05", "--threads", "1", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["export"] == "out"
+    assert main(["bench", str(exported), "--compare", str(exported), "--seconds", "0.02"]) == 0
+    assert "times of the first over the second" in capsys.readouterr().out
+    assert main(["bench", str(exported / "x")]) == 1
+    assert "no such folder; give the --out folder of `lewm export`" in capsys.readouterr().err
+
+
+def test_operations_are_those_counted_by_hand() -> None:
+    """Of a predictor of one token: K H steps of an action embedding and blocks whose attention is one product."""
+    config = override(tiny(), SMALL)
+    model = folded(make_model(config).eval())
+    space = action_space(config, device="cpu")
+    graphs = graphs_of(model, config, space, planning_cost(config.plan, None))
+    wide, narrow, ratio = 16, 12, 2
+    action = 2 * (2 * narrow + narrow * narrow)
+    block = 2 * (narrow * narrow + 2 * ratio * narrow * narrow)
+    step = action + 2 * wide * narrow + block + 2 * narrow * wide
+    assert graphs["improve"].operations() == 8 * 3 * step
+    assert graphs["imagine"].operations() == 3 * step

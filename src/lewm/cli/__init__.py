@@ -1,5 +1,5 @@
-"""The command line: `lewm collect | import | import-model | check | train | eval | plan | export | info | report |
-ablate | demo`.
+"""The command line: `lewm collect | import | import-model | check | train | eval | plan | export | bench | info |
+report | ablate | demo`.
 
 A file each; `main` imports that of the command it runs. Progress and errors go to standard error, results to standard
 output. Commands import what they need when they run: torch takes seconds to load, and a machine that only shows a help
@@ -105,6 +105,7 @@ COMMANDS = {
     ),
     "plan": ("with CEM or MPPI: in closed loop, beside a random policy, or once", "lewm.cli.plan_command", _NOTHING),
     "export": ("a run into a folder that a robot runs without PyTorch", "lewm.cli.export_command", _NOTHING),
+    "bench": ("how fast an export is on this machine", "lewm.cli.bench_command", _NOTHING),
     "info": ("sizes and parameter counts of a run or a preset", "lewm.cli.info_command", _NOTHING),
     "report": ("report.html of a run folder", "lewm.cli.report_command", _NOTHING),
     "ablate": ("variants of a table of studies, side by side; resumes", "lewm.cli.ablate_command", _GOES_ON),

@@ -114,7 +114,8 @@ def export_model(
             }
             found = compare(of, own, sessions, manifest)
             refuse_unlike(found, precision)
-        manifest.measured.update(parity=found, machine=machine(of.model.device))
+        operations = {name: graph.operations() for name, graph in small.items()}
+        manifest.measured.update(parity=found, operations=operations, machine=machine(of.model.device))
         save_spec(folder, of.spec)
         if of.task is not None:
             write_text(folder / STARTS_NAME, _starts_text(of))

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from lewm.config import Config
 from lewm.config.choices import PLANNERS, found_at
+from lewm.deploy.sessions import MATRIX
 from lewm.families.family import WorldModel
 from lewm.plan import ActionSpace, Categorical, CostFn, Gaussian, GoalCost, Region, SearchState
 from lewm.plan.controller import correction_gain
@@ -20,6 +22,7 @@ from lewm.plan.search import begin, draw, finish, improve, neutral
 
 FORBIDDEN = 4
 """Boxes of the state, at most, that a plan keeps out of."""
+MATRIX_SIZE = 1024
 PENALTY = 1e6
 """Cost of each predicted step in one of them: far beyond any distance, and yet less inside is better than more."""
 
@@ -43,6 +46,12 @@ class Graph:
         """Return the outputs by name."""
         out = self.module(*(given[name] for name in self.inputs))
         return dict(zip(self.outputs, (out,) if isinstance(out, Tensor) else out, strict=True))
+
+    def operations(self) -> int:
+        """Count the operations of its matrix products and convolutions, a multiplication and an addition as two."""
+        with FlopCounterMode(display=False) as counter:
+            self(self.inputs)
+        return counter.get_total_flops()
 
 
 class StateReader(nn.Module):
@@ -75,7 +84,8 @@ def graphs_of(
     - `improve` is one iteration of the planner;
     - `finish` chooses the plan, and says what it is predicted to lead through;
     - `imagine` rolls given actions out;
-    - `judge` is the cost of the present for the goal.
+    - `judge` is the cost of the present for the goal;
+    - `matrix` is a product of two matrices, by which the speed of a machine is judged.
 
     Where the model sees T > 1 frames, there is an `improve_1` to `improve_T`, and so on, for the count of frames seen
     since the episode began. Goals are representations. With a `reader`, there are also `improve_state`, `finish_state`
@@ -113,6 +123,8 @@ def graphs_of(
         rest = {name: value for name, value in situation.items() if name in ("states", "past_actions", "correction")}
         inputs = rest | {"actions": actions}
         graphs[f"imagine{number}"] = Graph(_Imagine(model, tuple(inputs)), inputs, ("imagined",))
+    square = torch.ones(MATRIX_SIZE, MATRIX_SIZE)
+    graphs[MATRIX] = Graph(_Product(), {"a": square, "b": square.clone()}, ("product",))
     for kind, goal in goals.items():
         inputs = {"tokens": torch.zeros(batch, *tokens)} | goal
         graphs[f"judge{kind}"] = Graph(_Judge(cost, reader, tuple(inputs)), inputs, ("cost",))
@@ -160,6 +172,11 @@ def _situation(
         nowhere = torch.full((FORBIDDEN, len(reader.scale)), torch.inf)
         situation |= {"forbidden_low": nowhere, "forbidden_high": -nowhere}
     return situation
+
+
+class _Product(nn.Module):
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return a @ b
 
 
 class _Encode(nn.Module):

@@ -196,6 +196,10 @@ class Controller:
         judged = self._graphs[f"judge{self._kind}"]({"tokens": self._memory.states[:, -1], **self._goal})
         return judged["cost"] <= below
 
+    def graph(self, name: str) -> Session:
+        """Return a graph by its name in the manifest."""
+        return self._graphs[name]
+
     # Looks.
 
     def act(self, frames: Any) -> NDArray[Any]:

@@ -21,6 +21,10 @@ PROVIDERS = {
 """Where graphs run, by the name that a user gives."""
 
 
+MATRIX = "matrix"
+"""A graph of every export that no controller needs: a product of two matrices, which tells what a machine can do."""
+
+
 class Session:
     """One graph, ready to run."""
 
@@ -90,6 +94,7 @@ def load_sessions(
         sessions = {
             name: Session(folder / graph.file, graph, provider=provider, threads=threads)
             for name, graph in manifest.graphs.items()
+            if name != MATRIX
         }
     for name, session in sessions.items():
         session(example(manifest.graphs[name]))
