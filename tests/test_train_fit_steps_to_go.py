@@ -143,6 +143,6 @@ def test_refuses_episodes_without_a_step(tmp_path: Path) -> None:
     store = moving_dot(tmp_path / "store", episodes=3, length=4)
     config = tiny(train__cost_steps=2, data__frame_skip=4)
     with pytest.raises(
-        ValueError, match=r"^data\.frame_skip=4: is longer than every training episode; use a smaller one$"
+        ValueError, match=r"^data\.frame_skip=4: is longer than every training episode; use 3 or fewer$"
     ):
         fit_steps_to_go(make_model(config), store, np.arange(2), on_step=lambda: None)

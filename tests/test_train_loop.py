@@ -514,7 +514,11 @@ def write_store(path: Path, *, image: int = IMAGE, lengths: tuple[int, ...] = (9
 @pytest.mark.parametrize(
     ("settings", "store_settings", "message"),
     [
-        ({}, {"image": 40}, r"^model\.image_size=32: the frames of .* are 40 px; use --model\.image-size 40$"),
+        (
+            {},
+            {"image": 40},
+            r"^model\.image_size=32: the frames of .* are 40 px; use --model\.image-size 40, or collect or import them with --image-size 32$",
+        ),
         (
             {},
             {"action": math.nan},
