@@ -517,7 +517,7 @@ def write_store(path: Path, *, image: int = IMAGE, lengths: tuple[int, ...] = (9
         (
             {},
             {"image": 40},
-            r"^model\.image_size=32: the frames of .* are 40 px; use --model\.image-size 40, or .* with --image-size 32$",
+            r"^model\.image_size=32: the frames of .* are 40 px; use --model\.image-size 40, or .* --image-size 32$",
         ),
         (
             {},
