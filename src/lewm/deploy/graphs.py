@@ -277,7 +277,8 @@ class _Finish(nn.Module):
         plan = finish(search.state(given), search.cost_fn(given, space), space)
         states, past, correction = search.present(given)
         imagined = corrected_rollout(search.model, states, past, plan.actions, correction)
-        return plan.searched, plan.actions, plan.cost, imagined
+        # a graph cannot give one tensor by two names, and what is searched may be what is done
+        return plan.searched.clone(), plan.actions, plan.cost, imagined
 
 
 class _Imagine(nn.Module):

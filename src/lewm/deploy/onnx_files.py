@@ -26,7 +26,7 @@ def write_onnx(graph: Graph, path: Path) -> None:
     """
     try:
         import onnx
-        import onnxscript  # noqa: F401
+        import onnxscript.optimizer
     except ImportError:
         raise ValueError('export: needs the packages onnx and onnxscript; pip install "lewm[export]"') from None
     told = io.StringIO()
@@ -36,17 +36,21 @@ def write_onnx(graph: Graph, path: Path) -> None:
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
             warnings.simplefilter("ignore")
-            torch.onnx.export(
+            program = torch.onnx.export(
                 graph.module.eval(),
                 tuple(graph.inputs.values()),
-                path,
                 dynamo=True,
                 opset_version=OPSET,
-                external_data=False,
                 verbose=False,
+                optimize=False,
                 input_names=list(graph.inputs),
                 output_names=list(graph.outputs),
             )
+            assert program is not None
+            # Not the whole optimiser: its rewriting takes minutes for a large graph and makes none that runs faster.
+            onnxscript.optimizer.fold_constants(program.model)
+            onnxscript.optimizer.remove_unused_nodes(program.model)
+            program.save(path, external_data=False)
     finally:
         logger.setLevel(level)
     model = onnx.load(path)
