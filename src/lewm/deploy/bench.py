@@ -154,6 +154,18 @@ class _Opened:
         return found
 
 
+def matrix_rate(folder: Path, manifest: Manifest, *, threads: int | None, runs: int = 20) -> float:
+    """Return the operations a second of a product of two matrices on this machine, in the median of some runs."""
+    graph = manifest.graphs[MATRIX]
+    session, given = Session(folder / graph.file, graph, provider="cpu", threads=threads), example(graph)
+    times = []
+    for _ in range(runs):
+        began = time.perf_counter()
+        session(given)
+        times.append(time.perf_counter() - began)
+    return manifest.measured["operations"][MATRIX] / float(np.median(times))
+
+
 def ratios(first: dict[str, Any], second: dict[str, Any]) -> dict[str, float]:
     """Return how many times as long the first export takes as the second, part by part."""
     parts = ("encode", "improve", "finish", "cycle")
