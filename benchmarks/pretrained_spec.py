@@ -8,7 +8,7 @@ A model that `benchmarks/pretrain.py` puts into the package brings its own; thes
 import json
 
 from lewm.envs import TASKS
-from lewm.envs.collect import task_meta
+from lewm.envs.collector import task_meta
 from lewm.pretrained import FOLDER, pretrained_names
 from lewm.run_spec import save_spec
 from lewm.train.checkpoint import load_config

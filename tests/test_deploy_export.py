@@ -20,11 +20,12 @@ from lewm.deploy.graphs import graphs_of
 from lewm.deploy.manifest import MANIFEST, read_manifest
 from lewm.deploy.parity import refuse_unlike
 from lewm.deploy.runtime import Controller
+from lewm.envs import collect
 from lewm.evaluate.evaluation import open_run
 from lewm.families.family import make_model
 from lewm.families.presets import preset
 from lewm.plan import action_space, planning_cost
-from tiny import moving_dot, override, tiny, untrained_run
+from tiny import moving_dot, override, plain_spec, tiny, untrained_run
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -134,6 +135,34 @@ def test_it_runs_where_there_is_no_torch(exported: Path) -> None:
     done = subprocess.run([sys.executable, "-c", CODE, str(exported)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "[]\n"
+
+
+TRIAL = """
+import json, sys
+for name in ("torch", "pyarrow", "av", "onnx"):
+    sys.modules[name] = None
+from lewm.deploy.runtime import Controller
+from lewm.deploy.trial import run_trial
+trial = run_trial(Controller.load(sys.argv[1]), sys.argv[1], episodes=4, budget=6)
+print(json.dumps(trial.summary()))
+"""
+
+
+@pytest.mark.slow
+def test_a_trial_needs_the_base_install_and_the_tasks_alone(tmp_path: Path) -> None:
+    store = collect("two-room", tmp_path / "store", episodes=6, episode_length=20, image_size=32, workers=1,
+                    progress=False)  # fmt: skip
+    config = override(tiny(data__path=str(store.path)), SMALL | {"eval.goal_offset": 5, "eval.episodes": 4})
+    run = untrained_run(tmp_path / "run", config, plain_spec(config, task="two-room", state_names=("x", "y")))
+    export.export_run(run, tmp_path / "out", progress=False)
+    done = subprocess.run(
+        [sys.executable, "-c", TRIAL, str(tmp_path / "out")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["episodes"], found["protocol"]) == (4, "standard")
+    assert found["latency"]["looks"] >= 4
+    assert found["ci95"][0] <= found["success_rate"] <= found["ci95"][1]
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 from lewm.data import Store
 from lewm.envs import collect, make_task
 
-collect_module = importlib.import_module("lewm.envs.collect")
+collect_module = importlib.import_module("lewm.envs.collector")
 
 
 def assert_same(store: Store, other: Store) -> None:

@@ -13,7 +13,7 @@ from lewm import pretrained
 from lewm.config import EvalConfig, PlanConfig
 from lewm.data import Store
 from lewm.envs import collect
-from lewm.envs.collect import task_meta
+from lewm.envs.collector import task_meta
 from lewm.envs.two_room import TwoRoom
 from lewm.evaluate import evaluate_pretrained, plan_pretrained
 from lewm.evaluate import pretrained as pretrained_module

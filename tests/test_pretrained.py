@@ -12,7 +12,7 @@ import lewm
 from lewm import pretrained
 from lewm.config import PlanConfig
 from lewm.envs import TASKS
-from lewm.envs.collect import task_meta
+from lewm.envs.collector import task_meta
 from lewm.families.family import make_model
 from lewm.plan.steps_to_go import StepsToGo
 from lewm.run_spec import SPEC

@@ -69,7 +69,7 @@ class Latency:
         """Return the number of looks and their p50, p95, p99 and largest time in milliseconds."""
         if not self._count:
             return {"looks": 0}
-        p50, p95, p99, most = 1e3 * np.percentile(self.seconds, (50, 95, 99, 100))
+        p50, p95, p99, most = (1e3 * np.percentile(self.seconds, (50, 95, 99, 100))).tolist()
         return {"looks": self._count, "p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "max_ms": most}
 
 

@@ -1,16 +1,20 @@
 """The tasks by name."""
 
+from typing import TYPE_CHECKING
+
 from lewm.config import choices
-from lewm.data.store import StoreMeta
 from lewm.envs.task import Task
 from lewm.names import did_you_mean
 from lewm.run_spec import RunSpec
+
+if TYPE_CHECKING:
+    from lewm.data.store import StoreMeta
 
 TASKS: dict[str, type[Task]] = {name: choices.chosen(choices.TASKS, name) for name in choices.TASKS}
 """The tasks that come with the package, by name."""
 
 
-def known_task(described: RunSpec | StoreMeta) -> type[Task] | None:
+def known_task(described: "RunSpec | StoreMeta") -> type[Task] | None:
     """Return the task that a run or a store is of; None if it is of another robot, even one that is called the same."""
     task = TASKS.get(described.task)
     if task is None or described.state_names not in ((), task.state_names):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from lewm.config import Config
 from lewm.data.fit import FrameFit, FrameFitter
 from lewm.data.store import Store
-from lewm.envs.record import action_kind, rendered
+from lewm.envs.recorder import action_kind, rendered
 from lewm.evaluate.closed_loop import newcombe_interval, wilson_interval
 from lewm.evaluate.doctor import env_verdict
 from lewm.evaluate.evaluation import Evaluation, open_run, require_actions, show_progress
