@@ -120,12 +120,16 @@ def write_released(folder: Path, model: Published) -> None:
     The moments of its actions are left out, as in the release: whoever loads it takes them from data.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = _released_names(model.settings, model.action_embed.mix.in_channels)[0]
-    ours = model.state_dict()
     with atomic_path(folder / WEIGHTS) as temporary:
-        torch.save({theirs: ours[name].detach().cpu() for name, theirs in names.items()}, temporary)
+        torch.save(released_weights(model), temporary)
     config = to_released(model.settings, model.action_embed.mix.in_channels)
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+
+
+def released_weights(model: Published) -> dict[str, Tensor]:
+    """Return a model's tensors by the names that the release has with transformers 4."""
+    names, ours = _released_names(model.settings, model.action_embed.mix.in_channels)[0], model.state_dict()
+    return {theirs: ours[name].detach().cpu() for name, theirs in names.items()}
 
 
 def _read_json(path: Path) -> Any:
