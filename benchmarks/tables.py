@@ -13,7 +13,7 @@ from lewm.pretrained import FOLDER, pretrained_names
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/results.md", "docs/data.md", "docs/evaluation.md")
+PAGES = ("README.md", "docs/results.md", "docs/data.md", "docs/evaluation.md", "docs/deployment.md")
 
 Runs = Sequence[Mapping[str, Any]]
 
@@ -351,6 +351,40 @@ def arm(summary: Mapping[str, Any]) -> str:
     return f"{table(head, rows)}\n\n{table(second, told)}\n\n{where}"
 
 
+def deployed(summary: Mapping[str, Any]) -> str:
+    """Return a table of what shipped models reach through the runtime, beside PyTorch's planner and trivial rivals."""
+    head = ["model", "runtime (95%)", "PyTorch, same starts", "random", "moving straight", "starts", "same action"]
+    rows = [
+        [
+            row["model"],
+            *(rate(row[part]["success_rate"], row[part]["ci95"]) for part in ("runtime", "pytorch", "random")),
+            rate(row["moving_straight"]["success_rate"], row["moving_straight"]["ci95"]),
+            str(row["runtime"]["episodes"]),
+            f"{row['parity']['same_action']:.0%} of {row['parity']['looks']} looks",
+        ]
+        for row in summary["rows"]
+    ]
+    return table(head, rows)
+
+
+def planning_peer(summary: Mapping[str, Any]) -> str:
+    """Return a table of the time of a control step, beside stable-worldmodel's."""
+    head = ["way", "candidates x iterations", "ms a control step", "success (95%)"]
+    rows = [
+        [
+            name,
+            f"{row['budget']['candidates']} x {row['budget']['iterations']}" if row["budget"] else "",
+            "" if row["ms_a_control_step"] is None else f"{row['ms_a_control_step']:.1f}",
+            f"{rate(row['success_rate'], row['ci95'])} of {summary['episodes']}",
+        ]
+        for name, row in summary["rows"].items()
+    ]
+    times = ", ".join(f"{name}: {value:.1f}" for name, value in summary["times_theirs"].items())
+    used = summary["machine"]
+    where = f"{summary['task']}, {summary['threads']} thread, {used['processor']}, torch {used['torch']}"
+    return f"{table(head, rows)}\n\nTheir time over ours: {times}. {where}."
+
+
 SHIFTS, MODES = ("late", "early", "aligned"), ("right", "wrong", "unknown")
 WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "demo": evaluations,
@@ -364,6 +398,8 @@ WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "timing": timing,
     "lag": lag,
     "arm": arm,
+    "deployed": deployed,
+    "planning-peer": planning_peer,
 }
 
 
