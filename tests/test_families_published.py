@@ -18,6 +18,7 @@ from lewm.config import ActionConfig, DataConfig
 from lewm.families.family import Batch
 from lewm.families.presets import preset
 from lewm.families.published.model import Published
+from lewm.families.published.modules import Predictor
 from lewm.families.published.released import read_released, write_released
 from lewm.families.published.released_config import from_released, to_released
 from lewm.families.published.settings import PublishedSettings
@@ -510,3 +511,16 @@ def test_what_a_configuration_may_leave_out_or_say_besides() -> None:
     set_entry(config, "_target_", "jepa.JEPA")
     set_entry(config, "predictor._target_", "module.ARPredictor")
     assert from_released(config, "config.json") == (RELEASED, 10)
+
+
+@torch.no_grad()
+def test_the_newest_prediction_alone_is_that_of_all() -> None:
+    settings = PublishedSettings(
+        image_size=28, width=24, depth=1, num_heads=3, predictor_depth=2, predictor_heads=2, predictor_head_width=8
+    )
+    predictor = Predictor(settings).eval()
+    for parameter in predictor.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)  # a block starts as the identity
+    for frames in (1, 2, 3):
+        z, e_a = torch.randn(4, frames, 24), torch.randn(4, frames, 24)
+        torch.testing.assert_close(predictor(z, e_a, newest=True), predictor(z, e_a)[:, -1:])

@@ -70,6 +70,21 @@ def test_block(film: bool) -> None:
     torch.testing.assert_close(block(x, condition), expected)
 
 
+@pytest.mark.parametrize("film", [False, True])
+@pytest.mark.parametrize("read", [1, 3, 5])
+def test_tokens_that_nobody_reads_are_left_out(film: bool, read: int) -> None:
+    block = Block(12, 3, 2, film=film)
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    x, condition = torch.randn(2, 5, 12), torch.randn(2, 5, 12)
+    wanted = block(x, condition)[:, -read:]
+    torch.testing.assert_close(block(x, condition, read=read), wanted)
+    calls: list[int] = []
+    block.mlp.register_forward_pre_hook(lambda _, inputs: calls.append(inputs[0].shape[1]))
+    block(x, condition, read=read)
+    assert calls == [read]
+
+
 def test_film_starts_as_the_plain_block() -> None:
     torch.manual_seed(0)
     block = Block(8, 2, 2, film=True)

@@ -63,16 +63,28 @@ def _predicts_from_one_token(config: Config) -> bool:
     )
 
 
-def _attention_of_one(attention: Attention) -> nn.Linear:
+def _attention_of_one(attention: Attention) -> "_OneToken":
     """Return what attention does to a single token: the value, projected."""
     width = attention.proj.in_features
     value, offset = attention.qkv.weight[2 * width :], attention.qkv.bias[2 * width :]
     linear = nn.Linear(width, width, device=value.device, dtype=value.dtype).requires_grad_(False)
     linear.weight.copy_(_product(attention.proj.weight, value))
     linear.bias.copy_(_product(attention.proj.weight, offset) + attention.proj.bias)
-    return linear
+    return _OneToken(linear)
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
     """Multiply in double precision: a rounding here is in every prediction."""
     return (a.double() @ b.double()).to(a.dtype)
+
+
+class _OneToken(nn.Module):
+    """A linear layer with the interface of attention."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.linear = linear
+
+    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
+        """Transform (B, 1, W)."""
+        return self.linear(x)

@@ -16,13 +16,24 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.proj = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Attend among the tokens of `x` (B, L, W)."""
+    def forward(self, x: Tensor, read: int | None = None) -> Tensor:
+        """Attend among the tokens of `x` (B, L, W); with `read`, for the last so many of them, (B, read, W)."""
         batch, length, width = x.shape
+        if read is not None and read < length:
+            return self._newest(x, read)
         qkv = self.qkv(x).view(batch, length, 3, self.num_heads, width // self.num_heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # (B, heads, L, W/heads) each
         x = F.scaled_dot_product_attention(query, key, value)
         return self.proj(x.transpose(1, 2).reshape(batch, length, width))
+
+    def _newest(self, x: Tensor, read: int) -> Tensor:
+        batch, length, width = x.shape
+        weight, bias = self.qkv.weight, self.qkv.bias
+        query = F.linear(x[:, length - read :], weight[:width], bias[:width])
+        key, value = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
+        heads = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
+        x = F.scaled_dot_product_attention(*heads)
+        return self.proj(x.transpose(1, 2).reshape(batch, read, width))
 
 
 class Block(nn.Module):
@@ -46,14 +57,24 @@ class Block(nn.Module):
             nn.init.zeros_(self.film.weight)
             nn.init.zeros_(self.film.bias)
 
-    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        """Transform tokens `x` (B, L, W), given a `condition` (B, L, W) if the block has FiLM."""
+    def forward(self, x: Tensor, condition: Tensor | None = None, *, read: int | None = None) -> Tensor:
+        """Transform tokens `x` (B, L, W), given a `condition` (B, L, W) if the block has FiLM.
+
+        Args:
+            x: Tokens.
+            condition: What modulates each of them.
+            read: How many of the last tokens are wanted: the others are only attended to. None for all.
+
+        Returns:
+            (B, L, W), or (B, read, W).
+        """
+        first = 0 if read is None else x.shape[1] - read
         if self.film is None:
-            x = x + self.attention(self.norm1(x))
+            x = x[:, first:] + self.attention(self.norm1(x), read)
             return x + self.mlp(self.norm2(x))
         scale1, shift1, scale2, shift2 = self.film(condition).chunk(4, dim=-1)
-        x = x + self.attention(self.norm1(x) * (1 + scale1) + shift1)
-        return x + self.mlp(self.norm2(x) * (1 + scale2) + shift2)
+        x = x[:, first:] + self.attention(self.norm1(x) * (1 + scale1) + shift1, read)
+        return x + self.mlp(self.norm2(x) * (1 + scale2[:, first:]) + shift2[:, first:])
 
 
 class BatchNorm2d(nn.BatchNorm2d):

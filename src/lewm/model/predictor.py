@@ -98,7 +98,9 @@ class Predictor(nn.Module):
             x = x + e
         elif self.conditioning == "token":
             x = torch.cat([e_a + self.age_embed[: e_a.shape[1]].flip(0), x], dim=1)
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             x = block(x, e)
-        s_hat = self.project_out(self.norm(x[:, -len(self.pos_embed) :]))
+        x = last(x, e, read=len(self.pos_embed))  # of the other tokens nothing more is read
+        s_hat = self.project_out(self.norm(x))
         return s_hat + normalise(context[-1][0], self.final_norm) if self.residual else s_hat

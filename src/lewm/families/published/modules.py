@@ -104,17 +104,25 @@ class PredictorBlock(nn.Module):
         nn.init.zeros_(self.modulation.weight)  # starts as the identity
         nn.init.zeros_(self.modulation.bias)
 
-    def forward(self, x: Tensor, e_a: Tensor) -> Tensor:
-        """Transform (B, T, D), given action embeddings (B, T, D)."""
+    def forward(self, x: Tensor, e_a: Tensor, *, newest: bool = False) -> Tensor:
+        """Transform (B, T, D), given action embeddings (B, T, D); with `newest`, the last frame alone, (B, 1, D)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(F.silu(e_a)).chunk(6, dim=-1)
-        x = x + gate1 * self._attend(self.attention_norm(self.norm(x) * (1 + scale1) + shift1))
+        attended = self._attend(self.attention_norm(self.norm(x) * (1 + scale1) + shift1), newest)
+        if newest:  # the other frames were only attended to
+            x, gate1, shift2, scale2, gate2 = (part[:, -1:] for part in (x, gate1, shift2, scale2, gate2))
+        x = x + gate1 * attended
         hidden = F.gelu(self.fc1(self.mlp_norm(self.norm(x) * (1 + scale2) + shift2)))
         return x + gate2 * self._drop(self.fc2(self._drop(hidden)))
 
-    def _attend(self, x: Tensor) -> Tensor:
-        query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+    def _attend(self, x: Tensor, newest: bool) -> Tensor:
         dropout = self.dropout if self.training else 0.0
-        x = F.scaled_dot_product_attention(query, key, value, is_causal=True, dropout_p=dropout)
+        if newest:
+            inner = self.qkv.out_features // 3
+            parts = F.linear(x[:, -1:], self.qkv.weight[:inner]), *F.linear(x, self.qkv.weight[inner:]).chunk(2, dim=-1)
+            query, key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in parts)
+        else:
+            query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        x = F.scaled_dot_product_attention(query, key, value, is_causal=not newest, dropout_p=dropout)
         return self._drop(self.out(x.transpose(1, 2).flatten(2)))
 
     def _drop(self, x: Tensor) -> Tensor:
@@ -144,9 +152,10 @@ class Predictor(nn.Module):
             (B, T, D), or (B, 1, D).
         """
         x = self.dropout(z + self.positions[:, : z.shape[1]])
-        for block in self.blocks:
+        *blocks, last = self.blocks
+        for block in blocks:
             x = block(x, e_a)
-        return self.projector(self.norm(x[:, -1:] if newest else x))
+        return self.projector(self.norm(last(x, e_a, newest=newest)))
 
 
 class ActionEmbed(nn.Module):
