@@ -31,8 +31,8 @@ class Attention(nn.Module):
         weight, bias = self.qkv.weight, self.qkv.bias
         query = F.linear(x[:, length - read :], weight[:width], bias[:width])
         key, value = F.linear(x, weight[width:], bias[width:]).chunk(2, dim=-1)
-        heads = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
-        x = F.scaled_dot_product_attention(*heads)
+        query, key, value = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (query, key, value))
+        x = F.scaled_dot_product_attention(query, key, value)
         return self.proj(x.transpose(1, 2).reshape(batch, read, width))
 
 
