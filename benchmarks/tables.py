@@ -385,6 +385,31 @@ def planning_peer(summary: Mapping[str, Any]) -> str:
     return f"{table(head, rows)}\n\nTheir time over ours: {times}. {where}."
 
 
+def proposal(summary: Mapping[str, Any]) -> str:
+    """Return success and time of a look of every way to plan, a column a task."""
+    tasks, rows = list(summary), []
+    for name in summary[tasks[0]]["ways"]:
+        row = [name]
+        for task in tasks:
+            found, times = summary[task]["ways"][name], summary[task]["looks_ms"]
+            share = f", {times[name] / times['full search']:.2f}" if name in times else ""
+            row.append(rate(found["success_rate"], found["ci95"]) + share)
+        rows.append(row)
+    head = [f"success, of {summary[tasks[0]]['starts']} starts; time of a look over the full search's", *tasks]
+    told = [f"{task} {part['distill']['error']:.2f} ({part['distill']['rival']:.2f})" for task, part in summary.items()]
+    drawn = summary["two-room"]["random_actions"]
+    alone = rate(drawn["ways"]["proposal alone"]["success_rate"], drawn["ways"]["proposal alone"]["ci95"])
+    error = f"{drawn['distill']['error']:.2f} ({drawn['distill']['rival']:.2f})"
+    times = ", ".join(f"{task} {part['looks_ms']['full search']:.0f}" for task, part in summary.items())
+    where = summary[tasks[0]]["machine"]
+    return (
+        f"{table(head, rows)}\n\nError of the proposed actions on held-out episodes (of the mean action): "
+        f"{', '.join(told)}.\nTwo-Room's proposal from random actions: alone {alone}, error {error}.\n"
+        f"Milliseconds of a look of the full search: {times}. Machine: {where['device']}, {where['processor']}, "
+        f"{where['cores']} cores, {where['threads']} thread, torch {where['torch']}."
+    )
+
+
 SHIFTS, MODES = ("late", "early", "aligned"), ("right", "wrong", "unknown")
 WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "demo": evaluations,
@@ -400,6 +425,7 @@ WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "arm": arm,
     "deployed": deployed,
     "planning-peer": planning_peer,
+    "proposal": proposal,
 }
 
 

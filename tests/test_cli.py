@@ -47,6 +47,7 @@ COMMANDS = (
     "import-model",
     "check",
     "train",
+    "distill",
     "eval",
     "plan",
     "export",
@@ -81,7 +82,8 @@ def options(*command: str) -> list[str]:
     finally:
         os.environ.pop("COLUMNS") if columns is None else os.environ.update(COLUMNS=columns)
     lines = [line.strip("│ ") for line in out.getvalue().splitlines()]  # without frames where the stream has no Unicode
-    positional = re.findall(r" (\[?(?!OPTIONS)[A-Z]+\]?)(?: \[--json\])?$", lines[0])
+    usage = re.sub(r" \[-[^]]*\]", "", lines[0])
+    positional = re.findall(r" (\[?(?!OPTIONS)[A-Z]+\]?)$", usage)
     listed = [re.split(" {2,}", line)[0] for line in lines if re.match("--?[a-z]", line)]
     return [f"{' '.join(command)} {option}" for option in (*positional, *listed)]
 

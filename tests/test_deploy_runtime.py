@@ -26,6 +26,7 @@ from lewm.families.family import make_model
 from lewm.families.presets import preset
 from lewm.plan import LatentController, action_space, planning_cost
 from lewm.plan import search as search_module
+from lewm.plan.proposal import Proposal, ProposalSettings
 from lewm.plan.steps_to_go import StepsToGo
 from tiny import IMAGE, override, plain_spec, rival, tiny, tiny_article
 
@@ -49,6 +50,13 @@ CASES: dict[str, Config] = {
         {"model.depth": 1, "model.predictor_depth": 1, "model.image_size": 28, "plan.execute": 1, "data.frame_skip": 1},
     ),
     "a rival": rival("tdmpc2"),
+    "from a proposal": tiny(data__frame_skip=2, plan__proposals=4),
+    "from a proposal, discrete": tiny(action__kind="discrete", action__size=4, plan__proposals=4),
+    "from a proposal of positions": replace(tiny(data__frame_skip=2, plan__proposals=4), action=POSITIONS),
+    "mppi from a proposal": tiny(plan__planner="mppi", plan__proposals=1, model__history=2),
+    "a proposal": tiny(plan__planner="proposal", plan__horizon=2),
+    "a discrete proposal": tiny(action__kind="discrete", action__size=4, plan__planner="proposal"),
+    "a proposal of positions": replace(tiny(plan__planner="proposal", plan__hold=True), action=POSITIONS),
 }
 
 
@@ -80,13 +88,16 @@ class World:
         tokens, width = config.model.num_tokens, config.model.token_width
         self.learnt = StepsToGo(tokens, width).eval()
         self.space = action_space(config, device="cpu")
+        self.proposal = Proposal(ProposalSettings.of(config, "")).eval() if config.plan.proposes else None
         reader, goals = None, StateGoals()
         if states:
             weight = torch.randn(tokens * width, 2)
             reader = StateReader(weight, torch.zeros(tokens * width), torch.zeros(2), torch.ones(2))
             goals = StateGoals(labels=("x", "y"), r2=(1.0, 1.0))
         cost = planning_cost(config.plan, self.learnt)
-        self.graphs = graphs_of(self.model, config, self.space, cost, reader=reader, batch=batch)
+        self.graphs = graphs_of(
+            self.model, config, self.space, cost, reader=reader, proposal=self.proposal, batch=batch
+        )
         self.sessions = {name: InTorch(graph) for name, graph in self.graphs.items()}
         surprise = changes.pop("surprise", {})
         self.manifest = manifest_of(config, self.space, self.graphs, goals=goals, surprise=surprise)
@@ -114,7 +125,8 @@ def test_it_does_what_the_controller_in_pytorch_does(name: str, monkeypatch: pyt
         return torch.from_numpy(searching.draw(world.manifest, rng))
 
     monkeypatch.setattr(search_module, "draw", drawn)
-    ours = LatentController(world.model, config, world.space, cost=world.learnt, batch=1, generator=torch.Generator())
+    parts = {"cost": world.learnt, "proposal": world.proposal}
+    ours = LatentController(world.model, config, world.space, **parts, batch=1, generator=torch.Generator())
     ours.reset(world.frames[:1], command=world.command)
     theirs.set_goal(world.frames[0], command=world.command)
     for look in range(1, 5):

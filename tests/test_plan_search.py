@@ -10,7 +10,20 @@ from torch import Tensor
 
 from lewm.plan import ActionSpace, Categorical, Gaussian, Plan, SearchState, cem, mppi, warm_start
 from lewm.plan.cem import elite_weights
-from lewm.plan.search import SMOOTHING, STD_FLOOR, WARM_UNIFORM, begin, draw, finish, improve, neutral
+from lewm.plan.search import (
+    NEAR,
+    SMOOTHING,
+    STD_FLOOR,
+    WARM_UNIFORM,
+    around,
+    begin,
+    draw,
+    finish,
+    improve,
+    neutral,
+    propose,
+    search,
+)
 
 B, H = 3, 4
 CONTINUOUS = ActionSpace(
@@ -320,3 +333,68 @@ def test_warm_start_is_where_the_search_begins(planner: Planner) -> None:
     assert torch.equal(warm.actions, optimum)
     cold = planner(quadratic(optimum), generator=seeded(), **arguments)
     assert (cold.cost > 0).all()
+
+
+def proposal_in(space: ActionSpace) -> Tensor:
+    """A sequence (B, H, a) away from the neutral start."""
+    if space.kind == "discrete":
+        return torch.arange(B * H * 2).view(B, H, 2) % 4
+    return space.low + 0.8 * (space.high - space.low).expand(B, H, 2)
+
+
+@pytest.mark.parametrize("space", [CONTINUOUS, CHANGES, DISCRETE], ids=["continuous", "changes", "discrete"])
+def test_noise_of_is_the_inverse_of_a_sample(space: ActionSpace) -> None:
+    start, given = around(proposal_in(space), space), noise(space, 6)
+    wanted = neutral(space, B, H).sample(noise(space, 3), space)
+    again = torch.cat((start.noise_of(wanted, 6, space), given[:, 3:]), dim=1)
+    torch.testing.assert_close(start.sample(again, space)[:, :3], wanted)
+    torch.testing.assert_close(start.sample(again, space)[:, 3:], start.sample(given, space)[:, 3:])
+
+
+@pytest.mark.parametrize("space", [CONTINUOUS, CHANGES, DISCRETE], ids=["continuous", "changes", "discrete"])
+def test_some_candidates_stay_near_the_proposal(space: ActionSpace) -> None:
+    proposed, given, start = proposal_in(space), noise(space, 400), neutral(space, B, H)
+    drawn, free = start.sample(propose(start, proposed, given, 200, space), space), start.sample(given, space)
+    torch.testing.assert_close(drawn[:, 0], proposed)
+    torch.testing.assert_close(drawn[:, 200:], free[:, 200:])
+    if space.kind == "discrete":
+        same = (drawn[:, 1:200] == proposed[:, None]).float().mean().item()
+        assert same == pytest.approx(1 - NEAR * 3 / 4, abs=0.03)
+    else:
+        near, far = ((some[:, 1:200] - proposed[:, None]).abs().mean() for some in (drawn, free))
+        assert 0.0 < near < 0.6 * far
+    torch.testing.assert_close(start.sample(propose(start, proposed, given, 1, space), space)[:, 1:], free[:, 1:])
+
+
+@pytest.mark.parametrize("space", [CONTINUOUS, CHANGES, DISCRETE], ids=["continuous", "changes", "discrete"])
+def test_without_weights_the_proposal_is_the_plan(space: ActionSpace) -> None:
+    """Of changes, unless keeping the command is cheaper."""
+    proposed, tried = proposal_in(space), []
+
+    def cost_fn(actions: Tensor) -> Tensor:
+        tried.append(actions.shape[1])
+        return -actions.float().sum((-2, -1))
+
+    settings = {"space": space, "batch": B, "horizon": H, "candidates": 8, "iterations": 3}
+    plan = search(cost_fn, None, **settings, generator=seeded(), proposed=proposed)
+    assert torch.equal(plan.searched, proposed)
+    assert tried == [2 if space.relative else 1]
+    with pytest.raises(ValueError, match="cost_fn: no candidate has a finite cost in environments"):
+        search(lambda a: cost_fn(a) * torch.nan, None, **settings, generator=seeded(), proposed=proposed)
+
+
+def test_a_search_tries_the_proposal_beside_the_plan_before() -> None:
+    proposed, seen = proposal_in(CONTINUOUS), []
+    before = neutral(CONTINUOUS, B, H)
+
+    def cost_fn(actions: Tensor) -> Tensor:
+        seen.append(actions)
+        return (actions - proposed[:, None]).square().sum((-2, -1))
+
+    settings = {"space": CONTINUOUS, "batch": B, "horizon": H, "candidates": 8, "iterations": 2, "init": before}
+    weights = partial(elite_weights, elites=4)
+    plan = search(cost_fn, weights, **settings, generator=seeded(), proposed=proposed, proposals=3)
+    assert torch.equal(seen[0][:, 0], before.mode())
+    torch.testing.assert_close(seen[0][:, 1], proposed)
+    assert not any(torch.equal(row, proposed) for row in seen[1].unbind(1))  # tried once
+    torch.testing.assert_close(plan.searched, proposed)

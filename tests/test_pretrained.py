@@ -20,7 +20,7 @@ from lewm.train.checkpoint import CONFIG, COST, WEIGHTS
 from lewm.train.describe import spec_of_meta
 from tiny import tiny, untrained_run
 
-LATER = ("max_change", "absolute", "reached_below", "correction")
+LATER = ("max_change", "absolute", "reached_below", "correction", "proposals")
 """Settings of planning that came after some of the models were measured."""
 
 

@@ -136,6 +136,7 @@ def test_strings_in_place_of_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         lewm.train_run(SMALL, "store", "run", progress=False)
     lewm.resume_run("run", progress=False)
     assert isinstance(lewm.load_run("run").config, Config)
+    assert lewm.distill_run("run", data="store", steps=1, progress=False)["steps"] == 1
     results = lewm.evaluate_run("run", data="store", progress=False)
     assert results == json.loads(Path("run/eval.json").read_text(encoding="utf-8"))
     assert lewm.write_report("run") == Path("run/report.html")

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from lewm.run_spec import RunSpec as RunSpec
     from lewm.run_spec import load_spec as load_spec
     from lewm.train import LoadedRun as LoadedRun
+    from lewm.train import distill_run as distill_run
     from lewm.train import load_run as load_run
     from lewm.train import resume as resume_run  # noqa: F401
     from lewm.train import train as train_run  # noqa: F401
@@ -65,6 +66,7 @@ _HOMES = {
     "action_space": ("lewm.plan", "action_space"),
     "check_store": ("lewm.data.check.store_check", "check_store"),
     "collect": ("lewm.envs", "collect"),
+    "distill_run": ("lewm.train", "distill_run"),
     "evaluate_env": ("lewm.evaluate", "evaluate_env"),
     "evaluate_run": ("lewm.evaluate", "evaluate_run"),
     "import_recording": ("lewm.data.importing", "import_recording"),

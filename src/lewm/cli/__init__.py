@@ -1,5 +1,5 @@
-"""The command line: `lewm collect | import | import-model | check | train | eval | plan | export | bench | info |
-report | ablate | demo`.
+"""The command line: `lewm collect | import | import-model | check | train | distill | eval | plan | export | bench |
+info | report | ablate | demo`.
 
 A file each; `main` imports that of the command it runs. Progress and errors go to standard error, results to standard
 output. Commands import what they need when they run: torch takes seconds to load, and a machine that only shows a help
@@ -98,12 +98,21 @@ COMMANDS = {
     ),
     "check": ("a store for what would spoil training; writes check.html", "lewm.cli.check_command", _NOTHING),
     "train": ("a world model on a store; resumes", "lewm.cli.train_command", _NOTHING),
+    "distill": (
+        "a run's data into a proposal: plans at once, or shorter searches",
+        "lewm.cli.distill_command",
+        _NOTHING,
+    ),
     "eval": (
         "everything that can be measured, beside trivial rivals; writes eval.json and report.html",
         "lewm.cli.eval_command",
         _NOTHING,
     ),
-    "plan": ("with CEM or MPPI: in closed loop, beside a random policy, or once", "lewm.cli.plan_command", _NOTHING),
+    "plan": (
+        "by search or proposal: in closed loop, beside a random policy, or once",
+        "lewm.cli.plan_command",
+        _NOTHING,
+    ),
     "export": ("a run into a folder that a robot runs without PyTorch", "lewm.cli.export_command", _NOTHING),
     "bench": ("how fast an export is on this machine", "lewm.cli.bench_command", _NOTHING),
     "info": ("sizes and parameter counts of a run or a preset", "lewm.cli.info_command", _NOTHING),

@@ -38,11 +38,13 @@ REGULARISERS = {
 """Terms against collapse: `term(tokens, positions, *, centre, num_positions) -> scalar`."""
 
 PLANNERS = {
-    "cem": ("lewm.plan.cem:cem_weights", "elites"),
-    "mppi": ("lewm.plan.mppi:mppi_weights", "temperature"),
+    "cem": ("lewm.plan.cem:cem_weights", "elites", "proposals"),
+    "mppi": ("lewm.plan.mppi:mppi_weights", "temperature", "proposals"),
+    "proposal": ("lewm.plan.proposal:no_weights",),
 }
-"""Searches, which differ in how much weight a candidate has in a refit: `weights(plan) -> weight_fn(costs (B, K))`; and
-the settings of `plan` that this one reads and not all of them do."""
+"""Searches, which differ in how much weight a candidate has in a refit: `weights(plan) -> weight_fn(costs (B, K))`, or
+None for one that carries out what it starts from; and the settings of `plan` that this one reads and not all of them
+do."""
 
 if TYPE_CHECKING:
     RegulariserName = str

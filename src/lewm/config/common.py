@@ -124,7 +124,7 @@ class PlanConfig:
     """Planning in representation space."""
 
     planner: PlannerName = "cem"
-    """Cross-entropy method, or model-predictive path integral."""
+    """Cross-entropy method, model-predictive path integral, or what the run's proposal says without a search."""
     candidates: int = 64
     """K: action sequences tried in an iteration."""
     horizon: int = 8
@@ -135,6 +135,8 @@ class PlanConfig:
     """E: best candidates that CEM refits to."""
     temperature: float = 0.1
     """MPPI: temperature as a share of the candidates' cost spread."""
+    proposals: int = 0
+    """Candidates of the first refinement that come from the run's proposal, which `lewm distill` makes; 0 for none."""
     execute: int = 1
     """Model steps of a plan that are carried out before planning again."""
     cost: Literal["steps_to_go", "tokens", "pooled"] = "steps_to_go"
@@ -163,10 +165,24 @@ class PlanConfig:
         require(self.elites <= most, "plan.elites", self.elites, f"must not exceed {most} candidates", fewer)
         fewer = f"use plan.execute {ahead} or fewer, or a longer plan.horizon"
         require(self.execute <= ahead, "plan.execute", self.execute, f"must not exceed horizon {ahead}", fewer)
+        at_least(self, "plan", 0, "proposals", remedy="use 0 for none")
+        fewer = f"use plan.proposals {most - 1} or fewer, or more plan.candidates"
+        few = self.proposals < most
+        require(few, "plan.proposals", self.proposals, f"must leave one of {most} candidates for the mean", fewer)
         gain, change = self.correction, self.max_change
         require(gain is None or 0 <= gain <= 1, "plan.correction", gain, "must be between 0 and 1", "use 0 for none")
         require(change is None or change > 0, "plan.max_change", change, "must be positive", "leave it out")
         require(self.temperature > 0, "plan.temperature", self.temperature, "must be positive", "use 0.1")
+
+    @property
+    def proposes(self) -> bool:
+        """Whether plans come from the run's proposal, or start there."""
+        return self.planner == "proposal" or self.proposals > 0
+
+    @property
+    def refinements(self) -> int:
+        """Refinements that are made: none where the proposal is the plan."""
+        return 0 if self.planner == "proposal" else self.iterations
 
     def refuse_unread(self, before: "PlanConfig") -> None:
         """Raise ValueError where a setting differs from `before` that another planner than the chosen one reads."""

@@ -24,6 +24,7 @@ from lewm.evaluate.starts import starts_text
 from lewm.files import check_folder, write_text
 from lewm.plan import ActionSpace
 from lewm.plan.controller import correction_gain
+from lewm.plan.proposal import required_proposal
 from lewm.run_spec import save_spec
 from lewm.version import __version__
 
@@ -98,8 +99,9 @@ def export_model(
         with stage("limits", 1):
             surprise = calibrate(of)
             reader, goals = state_reader(of)
-        own = graphs_of(of.model, of.config, of.space, of.cost, reader=reader, batch=batch)
-        small = graphs_of(folded(of.model), of.config, of.space, of.cost, reader=reader, batch=batch)
+        parts: Any = {"reader": reader, "proposal": required_proposal(of.config.plan, of.proposal), "batch": batch}
+        own = graphs_of(of.model, of.config, of.space, of.cost, **parts)
+        small = graphs_of(folded(of.model), of.config, of.space, of.cost, **parts)
         manifest = manifest_of(
             of.config, of.space, own, goals=goals, surprise=surprise, precision=precision, target=target
         )

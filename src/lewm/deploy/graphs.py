@@ -15,10 +15,10 @@ from lewm.config import Config
 from lewm.config.choices import PLANNERS, found_at
 from lewm.deploy.sessions import MATRIX
 from lewm.families.family import WorldModel
-from lewm.plan import ActionSpace, Categorical, CostFn, Gaussian, GoalCost, Region, SearchState
+from lewm.plan import ActionSpace, Categorical, CostFn, Gaussian, GoalCost, Proposal, Region, SearchState
 from lewm.plan.controller import correction_gain
 from lewm.plan.cost import corrected_rollout, goal_cost, latent_cost_fn
-from lewm.plan.search import begin, draw, finish, improve, neutral
+from lewm.plan.search import WeightFn, around, begin, draw, finish, improve, neutral, propose
 
 FORBIDDEN = 4
 """Boxes of the state, at most, that a plan keeps out of."""
@@ -76,6 +76,7 @@ def graphs_of(
     cost: GoalCost,
     *,
     reader: StateReader | None = None,
+    proposal: Proposal | None = None,
     batch: int = 1,
 ) -> dict[str, Graph]:
     """Return all graphs of a run by name.
@@ -89,7 +90,9 @@ def graphs_of(
 
     Where the model sees T > 1 frames, there is an `improve_1` to `improve_T`, and so on, for the count of frames seen
     since the episode began. Goals are representations. With a `reader`, there are also `improve_state`, `finish_state`
-    and `judge_state`, whose goals are ranges of what it reads, and plans keep out of boxes of that.
+    and `judge_state`, whose goals are ranges of what it reads, and plans keep out of boxes of that. With a `proposal`,
+    `propose` says of which noise the first iteration makes candidates near what is proposed for a picture; or, if the
+    proposal is the plan, what `finish` starts from: nothing is improved then, and goals are pictures alone.
 
     Args:
         model: World model in evaluation mode, on the CPU.
@@ -97,13 +100,14 @@ def graphs_of(
         space: What is searched.
         cost: Of a representation for the goal's.
         reader: Reads the true state.
+        proposal: What plans come from, or start from.
         batch: B, environments driven at once.
     """
     size, tokens = config.model.image_size, (config.model.num_tokens, config.model.token_width)
     frame = torch.zeros(batch, size, size, 3, dtype=torch.uint8)
     graphs = {"encode": Graph(_Encode(model), {"frame": frame}, ("tokens",))}
     goals: dict[str, dict[str, Tensor]] = {"": {"goal": torch.zeros(batch, *tokens)}}
-    if reader is not None:
+    if reader is not None and config.plan.refinements:
         ends = torch.zeros(batch, len(reader.scale))
         goals["_state"] = {"goal_low": ends, "goal_high": ends + 1}
     searching = _search_inputs(config, space, batch)
@@ -114,8 +118,10 @@ def graphs_of(
             whole = _Search(model, config, space, cost, reader, count)
             state = searching["state"]
             names = tuple(f"next_{name}" for name in state)
-            inputs = state | {"noise": searching["noise"]} | situation | goal
-            graphs[f"improve{kind}{number}"] = Graph(_Improve(whole, tuple(inputs)), inputs, names)
+            if whole.weight_fn is not None:
+                inputs = state | {"noise": searching["noise"]} | situation | goal
+                improving = _Improve(whole, whole.weight_fn, tuple(inputs))
+                graphs[f"improve{kind}{number}"] = Graph(improving, inputs, names)
             inputs = state | situation | goal
             chosen = ("searched", "actions", "cost", "imagined")
             graphs[f"finish{kind}{number}"] = Graph(_Finish(whole, tuple(inputs)), inputs, chosen)
@@ -125,6 +131,18 @@ def graphs_of(
         graphs[f"imagine{number}"] = Graph(_Imagine(model, tuple(inputs)), inputs, ("imagined",))
     square = torch.ones(MATRIX_SIZE, MATRIX_SIZE)
     graphs[MATRIX] = Graph(_Product(), {"a": square, "b": square.clone()}, ("product",))
+    if proposal is not None:
+        whole = _Search(model, config, space, cost, None, 1)
+        situation = _situation(config, space, None, batch, 1)
+        bounds = {name: value for name, value in situation.items() if name not in ("states", "correction")}
+        inputs = {"tokens": torch.zeros(batch, *tokens)} | goals[""] | bounds
+        outputs = tuple(name for name in searching["state"] if name.startswith("search_"))
+        if whole.weight_fn is None:
+            outputs = tuple(f"start_{name}" for name in outputs)
+        else:
+            inputs |= {name: searching["state"][name] for name in outputs} | {"noise": searching["noise"]}
+            outputs = ("near_noise",)
+        graphs["propose"] = Graph(_Propose(proposal, whole, tuple(inputs)), inputs, outputs)
     for kind, goal in goals.items():
         inputs = {"tokens": torch.zeros(batch, *tokens)} | goal
         graphs[f"judge{kind}"] = Graph(_Judge(cost, reader, tuple(inputs)), inputs, ("cost",))
@@ -249,21 +267,38 @@ class _Search(nn.Module):
 
     def state(self, given: Mapping[str, Tensor]) -> SearchState:
         """Return how far the search has come."""
+        return SearchState(self.distribution(given), given["best"], given["best_cost"], given["usable"])
+
+    def distribution(self, given: Mapping[str, Tensor]) -> Gaussian | Categorical:
+        """Return what the next candidates are drawn from."""
         kind = Gaussian if self.space.kind == "continuous" else Categorical
-        distribution = kind(*(given[f"search_{name}"] for name in kind._fields))
-        return SearchState(distribution, given["best"], given["best_cost"], given["usable"])
+        return kind(*(given[f"search_{name}"] for name in kind._fields))
 
 
 class _Improve(nn.Module):
-    def __init__(self, search: _Search, names: Sequence[str]) -> None:
+    def __init__(self, search: _Search, weight_fn: WeightFn, names: Sequence[str]) -> None:
         super().__init__()
-        self.search, self.names = search, names
+        self.search, self.weight_fn, self.names = search, weight_fn, names
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         given, search = dict(zip(self.names, inputs, strict=True)), self.search
         space = search.space_of(given)
-        after = improve(search.state(given), given["noise"], search.cost_fn(given, space), search.weight_fn, space)
+        after = improve(search.state(given), given["noise"], search.cost_fn(given, space), self.weight_fn, space)
         return (*after.distribution, after.best, after.best_cost, after.usable)
+
+
+class _Propose(nn.Module):
+    def __init__(self, proposal: Proposal, search: _Search, names: Sequence[str]) -> None:
+        super().__init__()
+        self.proposal, self.search, self.names = proposal, search, names
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        given, plan = dict(zip(self.names, inputs, strict=True)), self.search.config.plan
+        space = self.search.space_of(given)
+        proposed = self.proposal(given["tokens"], given["goal"], space)[:, : plan.horizon]
+        if "noise" not in given:
+            return tuple(around(proposed, space))
+        return (propose(self.search.distribution(given), proposed, given["noise"], plan.proposals, space),)
 
 
 class _Finish(nn.Module):

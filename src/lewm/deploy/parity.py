@@ -114,21 +114,24 @@ def _situation(manifest: Manifest, now: Tensor, goal: Tensor) -> dict[str, Tenso
 def _cycle(
     manifest: Manifest, number: str, graphs: Mapping[str, Any], situation: Mapping[str, Any], seed: int
 ) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
-    """Return the state of a search after its first iteration, and the actions of its plan, for a seed's noise."""
+    """Return the state of a search after its first iteration, if any, and the plan's actions, for a seed's noise."""
     rng = np.random.default_rng(seed)
     torchlike = isinstance(situation["states"], Tensor)
     turn = torch.from_numpy if torchlike else np.asarray
-    search: dict[str, Any] = {
-        name: turn(np.array(value)) for name, value in searching.begin(searching.neutral(manifest)).items()
-    }
+    noise, start = searching.draw(manifest, rng), searching.begin(searching.neutral(manifest))
+    if manifest.plan.proposes:
+        known = {name: turn(np.array(value)) for name, value in start.items()}
+        given = {**situation, **known, "tokens": situation["states"][:, -1], "noise": turn(noise)}
+        start, noise = searching.proposed_start(graphs["propose"](given), start, noise)
     first: dict[str, NDArray[Any]] = {}
-    for _ in range(manifest.plan.iterations):
-        noise = turn(searching.draw(manifest, rng))
-        after = graphs[f"improve{number}"]({**search, "noise": noise, **situation})
+    search: dict[str, Any] = {name: turn(np.array(value)) for name, value in start.items()}
+    for done in range(manifest.plan.refinements):
+        noise = searching.draw(manifest, rng) if done else noise
+        after = graphs[f"improve{number}"]({**search, "noise": turn(noise), **situation})
         search = {name.removeprefix("next_"): value for name, value in after.items()}
         first = first or {name: np.asarray(value) for name, value in search.items()}
     plan = graphs[f"finish{number}"]({**search, **situation})
-    return first, np.asarray(plan["actions"])[:, : manifest.plan.execute]
+    return first or start, np.asarray(plan["actions"])[:, : manifest.plan.execute]
 
 
 def _largest(ours: Mapping[str, NDArray[Any]], theirs: Mapping[str, NDArray[Any]]) -> float:

@@ -158,6 +158,11 @@ class Controller:
         """
         sizes = self.manifest.sizes
         if isinstance(goal, Mapping):
+            if not self.manifest.plan.refinements:
+                raise ValueError(
+                    "plan.planner=proposal: proposes ways to goals that are pictures; give a picture, or export the "
+                    "run with another planner"
+                )
             ends = read_box("goal", goal, self.manifest.state_goals, self.spec.state_names)
             names, kind = ("goal_low", "goal_high"), "_state"
             given = {name: np.tile(end, (sizes.batch, 1)) for name, end in zip(names, ends, strict=True)}
@@ -233,8 +238,8 @@ class Controller:
             actions = self._fall_back()
         else:
             self._memory, self.last_look, actions = look.memory, look, look.actions
-            if look.iterations < plan.iterations:
-                self._event("late", f"{look.iterations} of {plan.iterations} iterations")
+            if look.iterations < plan.refinements:
+                self._event("late", f"{look.iterations} of {plan.refinements} iterations")
         self.latency.add(watch.seconds)
         return actions[0] if sizes.batch == 1 else actions
 
@@ -271,14 +276,15 @@ class Controller:
         """
         memory, surprise = self._remember(memory, pictures)
         memory, situation = self._situation(memory)
-        search = self._search_start(memory)
+        search, noise = self._search_start(memory, situation)
         frames = situation["states"].shape[1]
         number = f"_{frames}" if self.manifest.sizes.history > 1 else ""
-        improve, finish = (self._graphs[f"{name}{self._kind}{number}"] for name in ("improve", "finish"))
-        done, wanted = 0, self.manifest.plan.iterations
+        finish = self._graphs[f"finish{self._kind}{number}"]
+        done, wanted = 0, self.manifest.plan.refinements
         while done < wanted and (done == 0 or watch.allows(self._iteration.seconds + self._rest.seconds)):
             began = time.perf_counter()
-            after = improve({**search, "noise": searching.draw(self.manifest, self._rng), **situation})
+            noise = searching.draw(self.manifest, self._rng) if done else noise
+            after = self._graphs[f"improve{self._kind}{number}"]({**search, "noise": noise, **situation})
             search = {name.removeprefix("next_"): value for name, value in after.items()}
             self._iteration.add(time.perf_counter() - began)
             done += 1
@@ -343,10 +349,18 @@ class Controller:
         given = {"states": states, "past_actions": past, "correction": memory.correction, "actions": padded}
         return self._graphs[f"imagine{number}"](given)["imagined"][:, :steps]
 
-    def _search_start(self, memory: Memory) -> dict[str, NDArray[Any]]:
-        if memory.searched is None:
-            return searching.begin(searching.neutral(self.manifest))
-        return searching.begin(searching.warm_start(self.manifest, memory.searched, self.manifest.plan.execute))
+    def _search_start(
+        self, memory: Memory, situation: Mapping[str, NDArray[Any]]
+    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32]]:
+        """Return the state of a search before its first iteration, and the noise of that."""
+        manifest, noise = self.manifest, searching.draw(self.manifest, self._rng)
+        found, execute = memory.searched, manifest.plan.execute
+        known = searching.neutral(manifest) if found is None else searching.warm_start(manifest, found, execute)
+        start = searching.begin(known)
+        if not manifest.plan.proposes or self._kind:
+            return start, noise
+        told = self._graphs["propose"]({**situation, **start, "tokens": situation["states"][:, -1], "noise": noise})
+        return searching.proposed_start(told, start, noise)
 
     def _judged(self, plan: Mapping[str, NDArray[Any]], usable: bool) -> float:
         """Return the cost of a plan that can be trusted."""

@@ -3,6 +3,7 @@
 Letters as in `lewm.deploy.graphs`.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,15 @@ def warm_start(manifest: Manifest, searched: NDArray[Any], steps: int) -> dict[s
     kept = np.eye(manifest.space.num_actions, dtype=np.float32)[searched[:, steps:]]
     probs = (1 - WARM_UNIFORM) * kept + WARM_UNIFORM * fresh["search_probs"][:, steps:]
     return {"search_probs": np.concatenate((probs, fresh["search_probs"][:, :steps]), axis=1)}
+
+
+def proposed_start(
+    told: Mapping[str, Any], start: dict[str, NDArray[Any]], noise: NDArray[np.float32]
+) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32]]:
+    """Return the start of a search, and the noise of its first iteration, after the graph `propose` told its part."""
+    if "near_noise" in told:
+        return start, np.asarray(told["near_noise"])
+    return begin({name.removeprefix("start_"): np.asarray(value) for name, value in told.items()}), noise
 
 
 def begin(distribution: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

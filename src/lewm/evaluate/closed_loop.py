@@ -27,6 +27,7 @@ from lewm.plan import (
     CostFn,
     GoalCost,
     LatentController,
+    Proposal,
     RecedingHorizon,
     StepsToGo,
     latent_cost_fn,
@@ -182,6 +183,7 @@ class ModelPolicy:
         space: ActionSpace,
         *,
         cost: StepsToGo | None = None,
+        proposal: Proposal | None = None,
         record: int = 0,
     ) -> None:
         """Set the controller up.
@@ -193,11 +195,12 @@ class ModelPolicy:
             starts: E starts and goals.
             space: What is searched.
             cost: The run's learnt cost, if it has one.
+            proposal: The run's proposal, if it has one.
             record: First episodes whose imagined representations are kept.
         """
         generator = torch.Generator(space.device).manual_seed(config.seed)
         self._controller = LatentController(
-            model, config, space, cost=cost, batch=len(starts.state), generator=generator
+            model, config, space, cost=cost, proposal=proposal, batch=len(starts.state), generator=generator
         )
         goal = starts.goal_frame if starts.region is None else starts.region
         self._controller.reset(goal, command=task.command(starts.state) if space.relative else None)

@@ -79,11 +79,12 @@ from lewm.evaluate.starts import Starts, digest, make_starts, starts_text
 from lewm.families.family import PolicyModel, WorldModel
 from lewm.files import atomic_path, check_file, write_text
 from lewm.objective.spectrum import spectrum_report
-from lewm.plan import ActionSpace, GoalCost, RegionGoal, StateGoal, StepsToGo, action_space, planning_cost
+from lewm.plan import ActionSpace, GoalCost, Proposal, RegionGoal, StateGoal, StepsToGo, action_space, planning_cost
 from lewm.plan.cost import DISTANCES
+from lewm.plan.proposal import required_proposal
 from lewm.progress import progress_bars
 from lewm.run_spec import RunSpec
-from lewm.train.checkpoint import load_run
+from lewm.train.checkpoint import load_run, require_fit
 
 HELD_OUT_FRAMES = 1000  # for probes, the spectrum, the projection and as nearest neighbours
 MEAN_FRAMES = 2000  # training frames of the per-position mean
@@ -109,6 +110,8 @@ class Evaluation:
     task: Task | None
     """The true dynamics, when the run is of a known task and the store tells its states."""
     spec: RunSpec
+    proposal: Proposal | None = None
+    """The run's proposal, if it has one."""
 
     @property
     def cost(self) -> GoalCost:
@@ -161,13 +164,8 @@ def open_run(
             f"plan.cost=steps_to_go: {run} stopped before this cost was fitted; finish it with `lewm train --resume "
             f"{run}`, or use --plan.cost tokens"
         )
-    for name, has, wants in (
-        ("image_size", store.meta.image_size, settings.model.image_size),
-        ("action_kind", store.meta.action_kind, settings.action.kind),
-        ("action_size", store.meta.action_size, settings.action.size),
-    ):
-        if has != wants:
-            raise ValueError(f"{name}={has}: {path} does not fit {run}, which has {wants}; give the data of this run")
+    require_fit(store, settings, run)
+    required_proposal(settings.plan, loaded.proposal)
     own = loaded.spec.task
     if own != store.meta.task and {own, store.meta.task} <= TASKS.keys():
         raise ValueError(f"data={path}: is of task {store.meta.task}, and the model of {own}; give a store of {own}")
@@ -177,7 +175,9 @@ def open_run(
     else:
         train, held_out = np.split(np.arange(store.num_episodes), [fit_episodes])
     task = make_task(own, loaded.spec.image_size) if has_simulator(loaded.spec, store) else None
-    return Evaluation(run, settings, loaded.model, loaded.cost, store, train, held_out, task, loaded.spec)
+    return Evaluation(
+        run, settings, loaded.model, loaded.cost, store, train, held_out, task, loaded.spec, loaded.proposal
+    )
 
 
 def has_simulator(spec: RunSpec, store: Store) -> bool:
@@ -614,7 +614,9 @@ def _run_model(
     of: Evaluation, task: Task, starts: Starts, judge: Judge, tick: Tick, *, record: int
 ) -> tuple[dict[str, Any], Loop, ModelPolicy]:
     """Run the model, the random policy and the straight way from the same starts, and sum up."""
-    policy = ModelPolicy(of.model, of.config, task, starts, of.space, cost=of.learnt, record=record)
+    policy = ModelPolicy(
+        of.model, of.config, task, starts, of.space, cost=of.learnt, proposal=of.proposal, record=record
+    )
     planning, loop = measure_policy(of, task, starts, judge, policy, tick)
     planning |= {
         "seconds_per_plan": policy.seconds / policy.plans,  # of one environment, planned in a batch
@@ -718,6 +720,8 @@ def _measure_split(
     """Run the planner alone and the cost alone from the first of the same starts, beside the model's `success`."""
     config, some = of.config, starts.first(of.config.eval.split_episodes)
     count, space, plan = len(some.index), of.space, config.plan
+    if plan.planner == "proposal":  # which has no search of its own
+        plan = dataclasses.replace(plan, planner="cem")
     policies = {
         "planner_alone": planner_alone(task, some, space, plan, seed=config.seed),
         "cost_alone": cost_alone(of.model, of.cost, task, some, space, plan, seed=config.seed),

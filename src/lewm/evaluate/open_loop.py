@@ -78,7 +78,9 @@ def plan_once(
     space = of.space
     space = space.at(torch.tensor(command, device=space.device))
     generator = torch.Generator(space.device).manual_seed(settings.seed)
-    controller = LatentController(model, settings, space, cost=of.learnt, batch=1, generator=generator)
+    controller = LatentController(
+        model, settings, space, cost=of.learnt, proposal=of.proposal, batch=1, generator=generator
+    )
     controller.reset(pursued, command=command if space.relative else None)
     began = time.perf_counter()
     controller.act(frame)

@@ -277,7 +277,7 @@ class _ModelPolicy:
         space, config = of.space, of.config
         generator = torch.Generator(space.device).manual_seed(config.seed)
         self._controller = LatentController(
-            of.model, config, space, cost=of.learnt, batch=len(goals), generator=generator
+            of.model, config, space, cost=of.learnt, proposal=of.proposal, batch=len(goals), generator=generator
         )
         self._goals, self._envs, self._command = goals, envs, command
         self._episodes = np.arange(len(goals))

@@ -15,6 +15,7 @@ from lewm.plan.cost import (
 )
 from lewm.plan.goal import FrameGoal, Region, RegionGoal, StateGoal, parse_frame, parse_goal
 from lewm.plan.mppi import mppi
+from lewm.plan.proposal import Proposal
 from lewm.plan.search import Categorical, CostFn, Gaussian, Plan, SearchState, begin, draw, finish, improve, warm_start
 from lewm.plan.space import ActionSpace, action_space
 from lewm.plan.steps_to_go import StepsToGo
@@ -29,6 +30,7 @@ __all__ = [
     "LatentController",
     "LatentModel",
     "Plan",
+    "Proposal",
     "RecedingHorizon",
     "Region",
     "RegionGoal",

@@ -13,6 +13,7 @@ from lewm.frames_in import pictures_in
 from lewm.plan.cost import LatentModel, corrected_rollout, goal_cost, latent_cost_fn, planning_cost
 from lewm.plan.goal import Region
 from lewm.plan.history import History
+from lewm.plan.proposal import Proposal, required_proposal
 from lewm.plan.search import CostFn, Plan, search, warm_start
 from lewm.plan.space import ActionSpace
 from lewm.plan.steps_to_go import StepsToGo
@@ -81,7 +82,7 @@ class RecedingHorizon:
         if self._space.command is not None:
             self._space = self._space.at(self._space.command[torch.as_tensor(index, device=self._space.device)])
 
-    def plan(self, cost_fn: CostFn, space: ActionSpace | None = None) -> Plan:
+    def plan(self, cost_fn: CostFn, space: ActionSpace | None = None, proposed: Tensor | None = None) -> Plan:
         """Plan from the present, warm-started with the previous plan shifted by the steps carried out since.
 
         The first `plan.execute` steps are taken to be carried out: where actions are positions, their last command is
@@ -90,6 +91,7 @@ class RecedingHorizon:
         Args:
             cost_fn: costs (B, K) of actions (B, K, H, a) from the present state.
             space: the present space within other bounds, for this plan alone; None takes `space`.
+            proposed: a plan (B, H, a) from elsewhere, which is tried or carried out.
 
         Returns:
             The plan, which is also kept as `last_plan`.
@@ -106,6 +108,8 @@ class RecedingHorizon:
             iterations=config.iterations,
             generator=self._generator,
             init=init,
+            proposed=proposed,
+            proposals=config.proposals,
         )
         if space.relative:
             rows = space.to_env(self.last_plan.actions[:, : config.execute])  # (B, execute, f, A)
@@ -127,6 +131,7 @@ class LatentController:
         space: ActionSpace,
         *,
         cost: StepsToGo | None = None,
+        proposal: Proposal | None = None,
         batch: int,
         generator: torch.Generator,
     ) -> None:
@@ -137,11 +142,13 @@ class LatentController:
             config: settings of the run.
             space: what is searched.
             cost: the run's learnt cost; `plan.cost` steps_to_go needs it.
+            proposal: the run's proposal; `plan.planner` proposal and `plan.proposals` need it. Of a goal that is no
+                picture nothing can be proposed, and a search does without.
             batch: B, environments driven at once.
             generator: source of randomness, on the space's device.
 
         Raises:
-            ValueError: if the model is none, its cost is missing, or the batch is empty.
+            ValueError: if the model is none, its cost or its proposal is missing, or the batch is empty.
         """
         if not hasattr(model, "rollout"):
             raise ValueError(
@@ -151,6 +158,7 @@ class LatentController:
             raise ValueError(f"batch={batch}: must be at least 1; give the number of environments driven at once")
         self._model, self._config, self._device, self._batch = model, config, space.device, batch
         self._cost = planning_cost(config.plan, cost)
+        self._proposal = required_proposal(config.plan, proposal)
         self._receding = RecedingHorizon(config.plan, space, batch=batch, generator=generator)
         self._goal: Tensor | Region | None = None
         self._history: History | None = None
@@ -206,6 +214,10 @@ class LatentController:
             raise ValueError(
                 "command=None: these actions are positions, planned from the present one on; give reset(goal, "
                 "command=...) what the robot was told last, or where its joints are"
+            )
+        if isinstance(goal, Region) and self._config.plan.planner == "proposal":
+            raise ValueError(
+                "plan.planner=proposal: proposes ways to goals that are pictures; give one, or use plan.planner cem"
             )
         present = None if command is None else self._present(command)
         self._goal = goal if isinstance(goal, Region) else self._encode(self._pictures("goal", goal)[:, None])[:, 0]
@@ -267,7 +279,7 @@ class LatentController:
             over=self._config.plan.over,
             correction=self._correction,
         )
-        plan = self._receding.plan(cost_fn, space)
+        plan = self._receding.plan(cost_fn, space, self._proposed(history.states[:, -1], space))
         done = plan.actions[:, : self._config.plan.execute]
         self._expect(history, done)
         # Model steps and sub-actions become one time axis: (B, execute, f, A) or (B, execute, f).
@@ -316,6 +328,13 @@ class LatentController:
         if self._correction is None:
             self._correction = torch.zeros_like(history.states[:, -1])
         self._expected = corrected_rollout(self._model, *history.seen(), done, self._correction)[:, -1]
+
+    def _proposed(self, state: Tensor, space: ActionSpace) -> Tensor | None:
+        """Return what is proposed from representations (B, N, D) on, (B, H, a), if anything is."""
+        if self._proposal is None or isinstance(self._goal, Region):
+            return None
+        assert self._goal is not None
+        return self._proposal(state, self._goal, space)[:, : self._config.plan.horizon]
 
     def _pictures(self, name: str, frames: Any, *, steps: bool = False) -> np.ndarray:
         """Take pictures in, (B, height, width, 3) uint8, or with `steps` also (B, m, height, width, 3)."""

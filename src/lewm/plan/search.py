@@ -31,6 +31,8 @@ SMOOTHING = 0.1
 """Share of uniform probability mixed into every refit of discrete actions: no action is ever ruled out."""
 WARM_UNIFORM = 0.5
 """Share of uniform probability in a warm start of discrete actions, as a Gaussian's warm start has its full spread."""
+NEAR = 0.3
+"""Spread of candidates near a proposal, as a share of the full one; or of discrete actions, of uniform probability."""
 
 
 class Gaussian(NamedTuple):
@@ -56,9 +58,18 @@ class Gaussian(NamedTuple):
 
     def sample(self, noise: Tensor, space: ActionSpace) -> Tensor:
         """Turn standard normal numbers (B, count, H, a) into sequences, (B, count, H, a)."""
-        if space.relative:
-            noise = noise * torch.logspace(0, -FINEST, noise.shape[1], 2, device=noise.device)[:, None, None]
-        return (self.mean[:, None] + self.std[:, None] * noise).clamp(space.low, space.high)
+        return (self.mean[:, None] + self._scale(noise.shape[1], space) * noise).clamp(space.low, space.high)
+
+    def noise_of(self, actions: Tensor, count: int, space: ActionSpace) -> Tensor:
+        """Return what `sample` turns into sequences (B, P, H, a), as the first P of `count` rows of noise."""
+        scale = self._scale(count, space)[:, : actions.shape[1]]
+        return torch.where(scale > 0, (actions - self.mean[:, None]) / scale.clamp(min=1e-12), 0.0)
+
+    def _scale(self, count: int, space: ActionSpace) -> Tensor:
+        """Return the standard deviations of `count` candidates, (B, count or 1, H, a)."""
+        if not space.relative:
+            return self.std[:, None]
+        return self.std[:, None] * torch.logspace(0, -FINEST, count, 2, device=self.std.device)[:, None, None]
 
     def refit(self, actions: Tensor, weights: Tensor, space: ActionSpace) -> "Gaussian":
         """Fit weighted mean and standard deviation to candidates (B, K, H, a) with weights (B, K)."""
@@ -73,6 +84,10 @@ class Gaussian(NamedTuple):
         """Start at a plan's actions (B, H, a) less the first `steps` steps, then the centre; the spread is full."""
         fresh = cls.initial(space, actions.shape[0], actions.shape[1])
         return cls(torch.cat((actions[:, steps:], fresh.mean[:, :steps]), dim=1), fresh.std)
+
+    def near(self, space: ActionSpace) -> "Gaussian":
+        """Give the same mean with a smaller spread."""
+        return Gaussian(self.mean, NEAR * self.std)
 
 
 class Categorical(NamedTuple):
@@ -96,6 +111,13 @@ class Categorical(NamedTuple):
         below = self.probs.cumsum(-1)[:, None, ..., :-1]  # (B, 1, H, a, V-1); no number is beyond the last action
         return (noise[..., None] >= below).sum(-1)
 
+    def noise_of(self, actions: Tensor, count: int, space: ActionSpace) -> Tensor:
+        """Return what `sample` turns into sequences (B, P, H, a), as the first P of `count` rows of noise."""
+        probs = self.probs[:, None].expand(-1, actions.shape[1], *self.probs.shape[1:])
+        chosen = actions[..., None]
+        upper, share = probs.cumsum(-1).gather(-1, chosen), probs.gather(-1, chosen)
+        return (upper - share / 2)[..., 0]
+
     def refit(self, actions: Tensor, weights: Tensor, space: ActionSpace) -> "Categorical":
         """Fit smoothed weighted frequencies to candidates (B, K, H, a) with weights (B, K)."""
         counts = F.one_hot(actions, space.num_actions).to(weights.dtype)  # (B, K, H, a, V)
@@ -109,6 +131,11 @@ class Categorical(NamedTuple):
         kept = F.one_hot(actions[:, steps:], space.num_actions).to(fresh.dtype)
         probs = (1 - WARM_UNIFORM) * kept + WARM_UNIFORM * fresh[:, steps:]
         return cls(torch.cat((probs, fresh[:, :steps]), dim=1))
+
+    def near(self, space: ActionSpace) -> "Categorical":
+        """Give the same mode with a smaller spread."""
+        only = F.one_hot(self.mode(), space.num_actions).to(self.probs.dtype)
+        return Categorical((1 - NEAR) * only + NEAR / space.num_actions)
 
 
 class SearchState(NamedTuple):
@@ -170,6 +197,31 @@ def draw(space: ActionSpace, *, batch: int, horizon: int, candidates: int, gener
     return make((batch, candidates - 1, horizon, space.size), generator=generator, device=space.device)
 
 
+def around(proposed: Tensor, space: ActionSpace) -> Gaussian | Categorical:
+    """Give the distribution with its mode at a plan (B, H, a), and its full spread."""
+    return (Gaussian if space.kind == "continuous" else Categorical).resuming(proposed, 0, space)
+
+
+def propose(
+    distribution: Gaussian | Categorical, proposed: Tensor, noise: Tensor, count: int, space: ActionSpace
+) -> Tensor:
+    """Let some candidates of an iteration be what is proposed, and others near it.
+
+    Args:
+        distribution: what the iteration draws from.
+        proposed: a plan (B, H, a).
+        noise: as `draw` draws it.
+        count: candidates, the first of them the proposal itself; at least 1.
+        space: what is searched.
+
+    Returns:
+        Noise of which `improve` makes such candidates, and the others as before.
+    """
+    near = around(proposed, space).near(space).sample(noise[:, : count - 1], space)
+    chosen = torch.cat((proposed[:, None], near), dim=1)
+    return torch.cat((distribution.noise_of(chosen, noise.shape[1], space), noise[:, count:]), dim=1)
+
+
 def begin(distribution: Gaussian | Categorical) -> SearchState:
     """Start a search from a distribution."""
     best = distribution.mode()
@@ -227,7 +279,7 @@ def finish(state: SearchState, cost_fn: CostFn, space: ActionSpace) -> Plan:
 
 def search(
     cost_fn: CostFn,
-    weight_fn: WeightFn,
+    weight_fn: WeightFn | None,
     *,
     space: ActionSpace,
     batch: int,
@@ -236,12 +288,14 @@ def search(
     iterations: int,
     generator: torch.Generator,
     init: Gaussian | Categorical | None = None,
+    proposed: Tensor | None = None,
+    proposals: int = 1,
 ) -> Plan:
     """Improve a plan `iterations` times.
 
     Args:
         cost_fn: costs (B, K) of actions (B, K, H, a); see `improve`.
-        weight_fn: weight of every candidate in the refit.
+        weight_fn: weight of every candidate in the refit; None improves nothing, and the plan is what is started from.
         space: what is searched.
         batch: B, environments planned for at once.
         horizon: H, model steps.
@@ -249,6 +303,8 @@ def search(
         iterations: at least 1.
         generator: source of randomness, on the space's device.
         init: distribution to start from, as `warm_start` makes it of the plan before; the neutral one if None.
+        proposed: a plan (B, H, a) from elsewhere; it is what is started from where nothing is improved.
+        proposals: candidates of the first iteration that come from it; see `propose`.
 
     Returns:
         The plan.
@@ -261,14 +317,21 @@ def search(
         raise ValueError(f"candidates={candidates}: must be at least 2, the mean and a sample; use 64")
     if iterations < 1:
         raise ValueError(f"iterations={iterations}: must be at least 1; use 3")
+    if weight_fn is None and proposed is not None:
+        init = around(proposed, space)
     state = begin(neutral(space, batch, horizon) if init is None else init)
-    for _ in range(iterations):
+    for number in range(iterations):
+        if weight_fn is None:
+            break
         noise = draw(space, batch=batch, horizon=horizon, candidates=candidates, generator=generator)
+        if number == 0 and proposed is not None:
+            noise = propose(state.distribution, proposed, noise, proposals, space)
         state = improve(state, noise, cost_fn, weight_fn, space)
     plan = finish(state, cost_fn, space)
     # Looked at once, here, and not in an iteration: every look waits for the device.
-    if not bool(state.usable.all()):
-        failed = (~state.usable).nonzero().flatten().tolist()
+    usable = state.usable & plan.cost.isfinite()
+    if not bool(usable.all()):
+        failed = (~usable).nonzero().flatten().tolist()
         raise ValueError(f"cost_fn: no candidate has a finite cost in environments {failed}; check model and goal")
     return plan
 

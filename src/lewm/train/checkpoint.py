@@ -1,6 +1,8 @@
 """Run folders: configuration, weights, and the state that resumes training. Nothing in them is ever executed."""
 
 import dataclasses
+import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,17 +13,21 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from lewm.config import ActionConfig, Config, EncoderSettings
+from lewm.config.checks import shown
+from lewm.config.typed import build
 from lewm.data.action_range import action_range
 from lewm.data.store import Store, split_episodes
 from lewm.device import resolve_device
 from lewm.families import from_json, to_json
 from lewm.families.family import Family, make_model
 from lewm.files import atomic_path, check_space, write_text
+from lewm.plan.proposal import PROPOSAL_VERSION, Proposal, ProposalSettings
 from lewm.plan.steps_to_go import StepsToGo
 from lewm.run_spec import SPEC, RunSpec, check_spec, load_spec
 
 CONFIG, WEIGHTS, STATE, METRICS = "config.json", "weights.safetensors", "state/checkpoint.safetensors", "metrics.jsonl"
 COST, REACHED, LOCK, DIVERGED = "cost.safetensors", "reached.json", ".lock", "diverged"
+PROPOSAL = "proposal.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +41,8 @@ class LoadedRun:
     """The learnt planning cost, if the run has one."""
     data: Path | None
     spec: RunSpec
+    proposal: Proposal | None = None
+    """What `lewm distill` has made of the run's data, if it has."""
 
 
 def save_config(run: Path, config: Config) -> None:
@@ -83,12 +91,53 @@ def load_cost(run: Path, config: Config) -> StepsToGo | None:
     return cost.eval()
 
 
-def load_run(run: str | Path, device: str | None = None) -> LoadedRun:
+def weights_digest(run: Path) -> str:
+    """Return the SHA-256 of a run's weights."""
+    with (run / WEIGHTS).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_proposal(run: Path, proposal: Proposal) -> None:
+    """Write a run's proposal atomically, its settings in the header of its weights."""
+    settings = json.dumps(dataclasses.asdict(proposal.settings))
+    _write(run / PROPOSAL, proposal.state_dict(), metadata={"settings": settings})
+
+
+def load_proposal(run: Path, config: Config) -> Proposal | None:
+    """Read a run's proposal; None where it has none.
+
+    Raises:
+        ValueError: If the file is damaged, of another version, or was not made for this run.
+    """
+    path = run / PROPOSAL
+    if not path.is_file():
+        return None
+    weights, remedy = _read(path), f"make it anew by `lewm distill {run}`"
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get("settings", "")
+    try:
+        raw = json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError(f"{path}: settings: are no JSON; {remedy}") from None
+    version = raw.get("version") if isinstance(raw, dict) else None
+    if version != PROPOSAL_VERSION:
+        raise ValueError(f"{path}: version={shown(version)}: must be {PROPOSAL_VERSION}; {remedy}")
+    settings: ProposalSettings = build(ProposalSettings, raw, str(path))
+    for name, value in dataclasses.asdict(ProposalSettings.of(config, weights_digest(run))).items():
+        if (has := getattr(settings, name)) != value:
+            raise ValueError(f"{path}: {name}={shown(has)}: is of another run, this one has {shown(value)}; {remedy}")
+    proposal = Proposal(settings)
+    load_weights(proposal, weights, path)
+    return proposal.eval()
+
+
+def load_run(run: str | Path, device: str | None = None, *, proposal: bool = True) -> LoadedRun:
     """Load a trained model for inference.
 
     Args:
         run: Run folder.
         device: auto, cpu, cuda or mps; None takes the configuration's setting.
+        proposal: Load what `lewm distill` has made of the run's data as well, if it has.
 
     Raises:
         ValueError: If the folder has no configuration, no weights or no description, or they do not fit together.
@@ -99,7 +148,32 @@ def load_run(run: str | Path, device: str | None = None) -> LoadedRun:
     check_spec(spec, config, str(run / SPEC))
     place, data = resolve_device(device or config.device), Path(config.data.path) if config.data.path else None
     cost = load_cost(run, config)
-    return LoadedRun(config, model.to(place).eval(), None if cost is None else cost.to(place), data, spec)
+    proposed = load_proposal(run, config) if proposal else None
+    return LoadedRun(
+        config,
+        model.to(place).eval(),
+        None if cost is None else cost.to(place),
+        data,
+        spec,
+        None if proposed is None else proposed.to(place),
+    )
+
+
+def require_fit(store: Store, config: Config, run: Path) -> None:
+    """Check that a store is data of a run.
+
+    Raises:
+        ValueError: If its frames or actions are of another size or kind.
+    """
+    for name, has, wants in (
+        ("image_size", store.meta.image_size, config.model.image_size),
+        ("action_kind", store.meta.action_kind, config.action.kind),
+        ("action_size", store.meta.action_size, config.action.size),
+    ):
+        if has != wants:
+            raise ValueError(
+                f"{name}={has}: {store.path} does not fit {run}, which has {wants}; give the data of this run"
+            )
 
 
 def _load_model(run: Path) -> Any:

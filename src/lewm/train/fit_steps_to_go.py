@@ -10,10 +10,9 @@ from torch import Tensor
 from lewm.data.store import Store
 from lewm.families.family import WorldModel
 from lewm.plan.steps_to_go import StepsToGo
+from lewm.train.frozen_frames import ENCODE_BATCH, freeze
 
-CACHE_VALUES = 2**27  # representation values kept in memory, as float16: 256 MiB
 ROLLOUTS = 4_000
-ENCODE_BATCH = 256
 BATCH_SIZE = 256
 LEARNING_RATE = 1e-3
 UNRELATED = 0.1  # share of goals from any episode, labelled with the reach, so that far stays far
@@ -42,8 +41,8 @@ def fit_steps_to_go(model: WorldModel, store: Store, episodes: np.ndarray, *, on
     rng = np.random.default_rng(config.seed)
     model.eval()
 
-    frame, end = _cached(store, episodes, config.model.num_tokens * config.model.token_width, rng)
-    encoded = _encode(model, store, frame)  # (M, N, D)
+    frozen = freeze(model, store, episodes, rng)
+    encoded, frame, end = frozen.tokens, frozen.index, frozen.end  # (M, N, D)
 
     # predict ahead from some of them; a prediction stands for the row of the frame that it predicts
     row = np.arange(len(frame))
@@ -76,27 +75,6 @@ def fit_steps_to_go(model: WorldModel, store: Store, episodes: np.ndarray, *, on
         optimizer.step()
         on_step()
     return cost.eval()
-
-
-def _cached(store: Store, episodes: np.ndarray, values: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Choose whole episodes, as many as fit into the cache with so many values a frame.
-
-    Returns:
-        Their frames (M,) in the store, and for each the row of the cache where its episode ends, (M,).
-    """
-    start, length = store.episodes.start[episodes], store.episodes.length[episodes]
-    order = rng.permutation(len(episodes))
-    fitting = max(1, int((length[order].cumsum() * values <= CACHE_VALUES).sum()))
-    start, length = start[order[:fitting]], length[order[:fitting]]
-    frame = np.concatenate([np.arange(s, s + n) for s, n in zip(start, length, strict=True)])
-    return frame, np.repeat(length.cumsum(), length)
-
-
-@torch.no_grad()
-def _encode(model: WorldModel, store: Store, frame: np.ndarray) -> Tensor:
-    """Represent frames of a store as (M, N, D) float16 on the model's device."""
-    batches = (torch.from_numpy(store.frames[frame[i : i + ENCODE_BATCH]]) for i in range(0, len(frame), ENCODE_BATCH))
-    return torch.cat([model.represent_inputs(batch.to(model.device)).half() for batch in batches])
 
 
 @torch.no_grad()
