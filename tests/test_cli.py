@@ -37,7 +37,7 @@ from lewm.cli.usage import as_options
 from lewm.config import EvalConfig, PlanConfig
 from lewm.families.article.settings import ArticleSettings
 from lewm.families.presets import PRESETS
-from lewm.train.checkpoint import load_config, save_config
+from lewm.train.checkpoint import PROPOSAL, load_config, save_config
 from tiny import ARTICLE, IMAGE, tiny
 
 GOLDEN = Path(__file__).parent / "golden" / "cli.txt"
@@ -784,6 +784,27 @@ TABLE = Table(tasks={"rooms": data}, studies={"costs": study})
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"lewm {lewm.__version__}\n"
+
+
+@pytest.mark.slow
+def test_distill_makes_what_plans_may_start_from(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    without = error_of(["plan", str(run), "--planner", "proposal"], capsys)
+    assert "--plan.planner=proposal: the run has no proposal; make one by `lewm distill RUN`" in without
+    assert main(["distill", str(run), "--steps", "2"]) == 0
+    assert "Error on held-out episodes" in (told := capsys.readouterr().out)
+    assert told.splitlines()[-1] == str(run / PROPOSAL)
+    assert main(["distill", str(run), "--steps", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["steps"] == 2
+    for options in (["--planner", "proposal"], ["--plan.proposals", "2"]):
+        assert main(["plan", str(run), *options, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["episodes"] == 3
+    assert "is a setting of cem and mppi" in error_of(
+        ["plan", str(run), "--planner", "proposal", "--plan.proposals", "2"], capsys
+    )
+    assert "steps=0: must be at least 1" in error_of(["distill", str(run), "--steps", "0"], capsys)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ from lewm.evaluate.evaluation import open_run
 from lewm.families.family import make_model
 from lewm.families.presets import preset
 from lewm.plan import action_space, planning_cost
+from lewm.train.checkpoint import load_run
+from lewm.train.distill import distill_run
 from tiny import moving_dot, override, plain_spec, tiny, untrained_run
 
 onnx = pytest.importorskip("onnx")
@@ -286,3 +288,41 @@ def test_operations_are_those_counted_by_hand() -> None:
     step = action + 2 * wide * narrow + block + 2 * narrow * wide
     assert graphs["improve"].operations() == 8 * 3 * step
     assert graphs["imagine"].operations() == 3 * step
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("plan", "discrete"), [({"proposals": 3}, True), ({"proposals": 3}, False), ({"planner": "proposal"}, False)]
+)
+def test_a_proposal_is_a_graph_of_its_own(tmp_path: Path, plan: dict[str, Any], discrete: bool) -> None:
+    store = moving_dot(tmp_path / "store", discrete=discrete)
+    settings = {"action.kind": "discrete", "action.size": 4} if discrete else {}
+    config = override(tiny(data__path=str(store.path)), SMALL | settings)
+    run = untrained_run(tmp_path / "run", config)
+    wanted = override(config, {f"plan.{name}": value for name, value in plan.items()})
+    with pytest.raises(ValueError, match="the run has no proposal; make one by `lewm distill"):
+        export.export_run(run, tmp_path / "out", config=wanted, progress=False)
+    distill_run(run, steps=2, progress=False)
+    manifest = export.export_run(run, tmp_path / "out", config=wanted, progress=False)
+    searches = wanted.plan.planner != "proposal"
+    assert ("propose" in manifest.graphs, "improve" in manifest.graphs) == (True, searches)
+    assert manifest.measured["parity"]["improve"] < 1e-5
+    assert manifest.measured["parity"]["same_action"] == 1.0
+    controller, loaded = Controller.load(tmp_path / "out", guarded=False), load_run(run)
+    row = bench([tmp_path / "out"], seconds=0.01, threads=1)[0]
+    assert ("improve" in row, row["budget"]["iterations"]) == (searches, 2 if searches else 0)
+    assert row["propose"]["gflop"] > 0
+    controller.set_goal(store.frames[15])
+    action = controller.act(store.frames[3])
+    assert not controller.events.counts
+    assert controller.last_look is not None
+    assert controller.last_look.iterations == (2 if searches else 0)
+    if not searches:
+        assert loaded.proposal is not None
+        now, goal = loaded.model.encode(store.frames[[3, 15]])[:, None]
+        said = loaded.proposal(now, goal, open_run(run, data=None, device="cpu", config=wanted).space)
+        np.testing.assert_allclose(action, said[0, :1].detach(), atol=1e-5)
+        with pytest.raises(
+            ValueError, match=r"plan\.planner=proposal: proposes ways to goals that are pictures; give a"
+        ):
+            controller.set_goal({"x": 3.0})

@@ -36,7 +36,7 @@ class Bench:
 
 def command(argv: list[str]) -> None:
     args = parse("bench", Bench, argv)
-    from lewm.deploy.bench import bench, ratios
+    from lewm.deploy.bench import PARTS, bench, ratios
 
     if not args.seconds > 0:
         raise ValueError(f"seconds={args.seconds}: must be positive; use 5")
@@ -53,7 +53,8 @@ def command(argv: list[str]) -> None:
                     short_text(one[part]["gflop"]),
                     f"{one[part]['share_of_matrix_rate']:.0%}",
                 )
-                for part in ("encode", "improve", "finish", "cycle")
+                for part in PARTS
+                if part in one
             ]
             title = f"{one['export']}, {one['precision']}, {one['budget']}, on {one['machine']['processor']}"
             print_table(title, ("", "p50 ms", "p95 ms", "p99 ms", "GFLOP", "of the matrix rate"), rows)

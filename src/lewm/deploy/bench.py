@@ -20,6 +20,9 @@ from lewm.deploy.sessions import MATRIX, PROVIDERS, Session, example
 _ENERGY = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 _WARM_UP = 5
 
+PARTS = ("encode", "propose", "improve", "finish", "cycle")
+"""Of a look, with `cycle` for all of it."""
+
 
 def bench(
     folders: Sequence[str | Path],
@@ -39,23 +42,23 @@ def bench(
         cores: Cores that these threads run on; None for all.
 
     Returns:
-        For each folder: `load_s`, until a first goal can be given; of `encode`, `improve`, `finish` and the whole
-        `cycle` the times in milliseconds, the operations, their rate and its share of the machine's matrix rate;
+        For each folder: `load_s`, until a first goal can be given; of those `PARTS` that it has, `cycle` being the
+        whole look, the times in milliseconds, the operations, their rate and its share of the machine's matrix rate;
         `peak_memory_mb`; and the machine.
     """
     opened = [_Opened(folder, provider=provider, threads=threads, cores=cores) for folder in folders]
-    parts = (MATRIX, "encode", "improve", "finish", "cycle")
-    for part in parts:
-        calls = [one.call(part) for one in opened]
+    for part in (MATRIX, *PARTS):
+        having = [one for one in opened if one.has(part)]
+        calls = [one.call(part) for one in having]
         for call in calls:
             for _ in range(_WARM_UP):
                 call()
-        ends = time.perf_counter() + seconds * len(opened)
-        while time.perf_counter() < ends or len(opened[0].times[part]) < 10:
-            for one, call in zip(opened, calls, strict=True):
+        ends = time.perf_counter() + seconds * len(having)
+        while having and (time.perf_counter() < ends or len(having[0].times[part]) < 10):
+            for one, call in zip(having, calls, strict=True):
                 with one.measured(part):
                     call()
-    return [one.report(parts, threads) for one in opened]
+    return [one.report(threads) for one in opened]
 
 
 class _Opened:
@@ -80,13 +83,17 @@ class _Opened:
         if before is not None and after is not None and after >= before:
             self.energy[part] = self.energy.get(part, 0.0) + after - before
 
+    def has(self, part: str) -> bool:
+        """Say whether there is such a part: not every planner searches, or starts from a proposal."""
+        return part == "cycle" or part in self.manifest.graphs or f"{part}_1" in self.manifest.graphs
+
     def call(self, part: str) -> Callable[[], Any]:
         """Return what is timed."""
         self.times[part] = []
         rng = np.random.default_rng(0)
         if part == "cycle":
             return self._cycle(rng)
-        number = "_1" if self.manifest.sizes.history > 1 and part not in ("encode", MATRIX) else ""
+        number = "_1" if self.manifest.sizes.history > 1 and part not in ("encode", "propose", MATRIX) else ""
         graph = self.manifest.graphs[f"{part}{number}"]
         given = example(graph)
         for name, value in given.items():
@@ -116,27 +123,30 @@ class _Opened:
 
         return cycle
 
-    def report(self, parts: Sequence[str], threads: int | None) -> dict[str, Any]:
+    def report(self, threads: int | None) -> dict[str, Any]:
         """Return what was measured."""
         operations: dict[str, float] = dict(self.manifest.measured.get("operations", {}))
         plan = self.manifest.plan
-        operations["cycle"] = (
-            operations.get("encode", 0) + plan.iterations * operations.get("improve", 0) + operations.get("finish", 0)
-        )
+        repeated = dict.fromkeys(PARTS, 1) | {"improve": plan.refinements}
+        operations["cycle"] = sum(times * operations.get(part, 0) for part, times in repeated.items())
         peak = operations[MATRIX] / float(np.median(self.times[MATRIX]))
         found: dict[str, Any] = {
             "export": self.folder.name,
             "precision": self.manifest.precision,
             "target": self.manifest.target,
             "provider": self.provider,
-            "budget": {name: getattr(plan, name) for name in ("candidates", "horizon", "iterations")},
+            "budget": {
+                "candidates": plan.candidates,
+                "horizon": plan.horizon,
+                "iterations": plan.refinements,
+            },
             "batch": self.manifest.sizes.batch,
             "load_s": round(self.load_seconds, 3),
             "matrix_gflop_per_s": round(peak / 1e9, 1),
             "peak_memory_mb": round(_peak_memory() / 1e6, 1),
             "machine": _machine(threads),
         }
-        for part in parts:
+        for part in self.times:
             times = np.array(self.times[part])
             p50, p95, p99 = np.percentile(times, (50, 95, 99))
             rate = operations.get(part, 0) / p50
@@ -168,8 +178,8 @@ def matrix_rate(folder: Path, manifest: Manifest, *, threads: int | None, runs: 
 
 def ratios(first: dict[str, Any], second: dict[str, Any]) -> dict[str, float]:
     """Return how many times as long the first export takes as the second, part by part."""
-    parts = ("encode", "improve", "finish", "cycle")
-    return {part: round(first[part]["p50_ms"] / second[part]["p50_ms"], 3) for part in parts}
+    both = [part for part in PARTS if part in first and part in second]
+    return {part: round(first[part]["p50_ms"] / second[part]["p50_ms"], 3) for part in both}
 
 
 def _joules() -> float | None:
