@@ -139,6 +139,7 @@ goal, _ = task.reset(seed=1)
 controller.reset(goal[None])
 print(controller.act(frame[None]).shape)  # (1, environment steps, A)
 """,
+    "distill_run": 'print(lewm.distill_run("runs/two-room", steps=200)["error"])',
     "evaluate_run": 'print(lewm.evaluate_run("runs/two-room")["verdict"])',
     "evaluate_env": """
 import numpy as np

@@ -792,7 +792,7 @@ def test_distill_makes_what_plans_may_start_from(
 ) -> None:
     run = shutil.copytree(folder / "run", tmp_path / "run")
     without = error_of(["plan", str(run), "--planner", "proposal"], capsys)
-    assert "--plan.planner=proposal: the run has no proposal; make one by `lewm distill RUN`" in without
+    assert "plan.planner=proposal: the run has no proposal; make one by `lewm distill RUN`" in without
     assert main(["distill", str(run), "--steps", "2"]) == 0
     assert "Error on held-out episodes" in (told := capsys.readouterr().out)
     assert told.splitlines()[-1] == str(run / PROPOSAL)

@@ -114,7 +114,7 @@ def _situation(manifest: Manifest, now: Tensor, goal: Tensor) -> dict[str, Tenso
 def _cycle(
     manifest: Manifest, number: str, graphs: Mapping[str, Any], situation: Mapping[str, Any], seed: int
 ) -> tuple[dict[str, NDArray[Any]], NDArray[Any]]:
-    """Return the state of a search after its first iteration, if any, and the plan's actions, for a seed's noise."""
+    """Return a search's state after its first iteration, or its start if none is done, and the plan's actions."""
     rng = np.random.default_rng(seed)
     torchlike = isinstance(situation["states"], Tensor)
     turn = torch.from_numpy if torchlike else np.asarray
@@ -131,7 +131,8 @@ def _cycle(
         search = {name.removeprefix("next_"): value for name, value in after.items()}
         first = first or {name: np.asarray(value) for name, value in search.items()}
     plan = graphs[f"finish{number}"]({**search, **situation})
-    return first or start, np.asarray(plan["actions"])[:, : manifest.plan.execute]
+    first = first or {name: start[name] for name in start if name.startswith("search_")}
+    return first, np.asarray(plan["actions"])[:, : manifest.plan.execute]
 
 
 def _largest(ours: Mapping[str, NDArray[Any]], theirs: Mapping[str, NDArray[Any]]) -> float:
