@@ -137,9 +137,9 @@ def test_any_other_name_is_refused(name: Any, value: Any) -> None:
         ({"eval.horizons": list(range(1, 100))[::-1]}, "eval.horizons=(99, 98, 97, "),
         (
             {"plan.planner": np.array(["cem", "mppi"])},
-            "plan.planner=['cem' 'mppi']: must be one of cem, mppi; use a value such as cem",
+            "plan.planner=['cem' 'mppi']: must be one of cem, mppi, proposal; use a value such as cem",
         ),
-        ({"plan.planner": "ce\nm"}, "plan.planner=ce m: must be one of cem, mppi; use a value such as "),
+        ({"plan.planner": "ce\nm"}, "plan.planner=ce m: must be one of cem, mppi, proposal; use a value such as "),
         ({"train.steps": "1" * 400}, f"train.steps={'1' * 28}...{'1' * 29}: must be int; use a value such as "),
         ({5: 1}, "5=1: is not a setting; see `lewm train --help`"),
         ({"x" * 400: 1}, f"{'x' * 28}...{'x' * 29}=1: is not a setting"),

@@ -216,11 +216,11 @@ def test_an_import_that_is_stopped_before_its_first_episode_binds_nobody(
 ) -> None:
     path, out = write_demos(tmp_path / "demos.hdf5", [0]), tmp_path / "store"
     code = (
-        "import signal, time\n"
+        "import os, signal, time\n"
         "from lewm.data import importing\n"
         "def stop(recording, options, file):\n"
         "    file.write_bytes(b'half a frame')\n"
-        f"    signal.raise_signal(signal.{name})\n"
+        f"    os.kill(os.getpid(), signal.{name})\n"
         "    time.sleep(1)\n"  # if this is not the main thread, which is the one that is interrupted
         "importing._fit_episode = stop\n"
         f"importing.import_recording({str(path)!r}, {str(out)!r}, workers=1, progress=False)\n"
