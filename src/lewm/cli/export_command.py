@@ -27,6 +27,8 @@ class Export(OfRun):
     """What runs it."""
     batch: int = 1
     """Environments that are driven at once."""
+    starts: int = 200
+    """Closed-loop episodes that float16 and int8 are compared with PyTorch on, in a task of this package."""
 
 
 def command(argv: list[str]) -> None:
@@ -35,7 +37,8 @@ def command(argv: list[str]) -> None:
         raise ValueError("out: not given; give the new folder, --out DIR")
     from lewm.deploy.export import export_pretrained, export_run
 
-    settings = {"data": args.data, "precision": args.precision, "target": args.target, "batch": args.batch}
+    names = ("data", "precision", "target", "batch", "starts")
+    settings = {name: getattr(args, name) for name in names}
     if args.pretrained is not None:
         manifest = export_pretrained(args.pretrained, args.out, config=config, **settings)
     else:
@@ -51,6 +54,11 @@ def command(argv: list[str]) -> None:
             ("Looks that give the same action", f"{parity['same_action']:.0%}", f"{parity['looks']} looks"),
             ("False alarms", f"{alarms['false_alarms']:.1%}", f"{alarms['held_out_looks']:.0f} looks"),
         ]
+        if driven := parity.get("driven"):
+            low, high = driven["ci95"]
+            rates = f"{driven['success']:.1%}, in PyTorch {driven['float32_success']:.1%}"
+            rows.append(("Success", rates, f"{driven['starts']} starts"))
+            rows.append(("Difference, 95% interval", f"{100 * low:.1f} to {100 * high:.1f} points", ""))
         print_table(f"{args.pretrained or args.run} for {manifest.target}, {manifest.precision}", ("", "", "of"), rows)
         print(args.out)
 

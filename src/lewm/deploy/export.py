@@ -5,19 +5,29 @@ import os
 import platform
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lewm.config import Config
 from lewm.deploy.calibrate import calibrate, state_reader
+from lewm.deploy.executorch_files import write_pte
 from lewm.deploy.fold import folded
+from lewm.deploy.gate import STARTS, compare_driving
 from lewm.deploy.graphs import Graph, graphs_of
 from lewm.deploy.manifest import Manifest, Precision, SearchSpace, Sizes, StateGoals, Target, write_manifest
 from lewm.deploy.onnx_files import OPSET, described, write_onnx
 from lewm.deploy.parity import compare, refuse_unlike
-from lewm.deploy.sessions import Session
+from lewm.deploy.precision import FRAMES as CALIBRATION
+from lewm.deploy.precision import lower
+from lewm.deploy.sessions import session_class
+from lewm.deploy.targets import require_target, write_target
 from lewm.evaluate.evaluation import Evaluation, draw_starts, machine, open_run, require_actions, show_progress
+from lewm.evaluate.frames import draw_frames
 from lewm.evaluate.pretrained import open_pretrained
 from lewm.evaluate.starts import NAME as STARTS_NAME
 from lewm.evaluate.starts import starts_text
@@ -29,8 +39,6 @@ from lewm.run_spec import save_spec
 from lewm.version import __version__
 
 CONTROL = "control.py"
-BUILT_PRECISIONS: tuple[Precision, ...] = ("float32",)
-BUILT_TARGETS: tuple[Target, ...] = ("onnx",)
 
 
 def export_run(
@@ -41,6 +49,7 @@ def export_run(
     precision: Precision = "float32",
     target: Target = "onnx",
     batch: int = 1,
+    starts: int = STARTS,
     config: Config | None = None,
     progress: bool = True,
 ) -> Manifest:
@@ -53,6 +62,7 @@ def export_run(
         precision: Of the weights, and of int8 also of what is multiplied.
         target: What runs it.
         batch: Environments that are driven at once.
+        starts: Closed-loop episodes that float16 and int8 are compared with PyTorch on, in a task of this package.
         config: Settings whose `plan`, `eval` and `seed` replace the run's; None keeps those.
         progress: Show progress on standard error.
 
@@ -63,7 +73,9 @@ def export_run(
         ValueError: If the run cannot be exported, the graphs are not the model, or the folder cannot be written.
     """
     of = open_run(run, data=data, device="cpu", config=config)
-    return export_model(of, Path(out), precision=precision, target=target, batch=batch, progress=progress)
+    return export_model(
+        of, Path(out), precision=precision, target=target, batch=batch, starts=starts, progress=progress
+    )
 
 
 def export_pretrained(
@@ -74,22 +86,32 @@ def export_pretrained(
     precision: Precision = "float32",
     target: Target = "onnx",
     batch: int = 1,
+    starts: int = STARTS,
     config: Config | None = None,
     progress: bool = True,
 ) -> Manifest:
     """Write an export folder of a model that comes with the package; see `export_run`."""
     with open_pretrained(name, data=data, device="cpu", config=config, fit=True, progress=progress) as of:
-        return export_model(of, Path(out), precision=precision, target=target, batch=batch, progress=progress)
+        return export_model(
+            of, Path(out), precision=precision, target=target, batch=batch, starts=starts, progress=progress
+        )
 
 
 def export_model(
-    of: Evaluation, out: Path, *, precision: Precision, target: Target, batch: int, progress: bool
+    of: Evaluation,
+    out: Path,
+    *,
+    precision: Precision,
+    target: Target,
+    batch: int,
+    starts: int = STARTS,
+    progress: bool,
 ) -> Manifest:
     """Write an export folder of a model in memory; see `export_run`."""
     require_actions(of)
-    for field, given, built in (("precision", precision, BUILT_PRECISIONS), ("target", target, BUILT_TARGETS)):
-        if given not in built:
-            raise ValueError(f"{field}={given}: is not built yet; use {' or '.join(built)}")
+    require_target(target, precision)
+    if starts < 1:
+        raise ValueError(f"starts={starts}: must be at least 1; use {STARTS}")
     if batch < 1:
         raise ValueError(f"batch={batch}: must be at least 1; use 1 for a robot")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -101,21 +123,31 @@ def export_model(
             reader, goals = state_reader(of)
         parts: Any = {"reader": reader, "proposal": required_proposal(of.config.plan, of.proposal), "batch": batch}
         own = graphs_of(of.model, of.config, of.space, of.cost, **parts)
-        small = graphs_of(folded(of.model), of.config, of.space, of.cost, **parts)
+        model = folded(of.model)
+        small = graphs_of(model, of.config, of.space, of.cost, **parts)
         manifest = manifest_of(
             of.config, of.space, own, goals=goals, surprise=surprise, precision=precision, target=target
         )
+        write = write_pte if target == "executorch" else write_onnx
         with stage("graphs", len(small)) as tick:
             for name, graph in small.items():
-                write_onnx(graph, folder / manifest.graphs[name].file)
+                write(graph, folder / manifest.graphs[name].file)
                 tick()
+        frames = _calibration(of, batch)
+        manifest = replace(manifest, smaller=lower(folder, manifest, model, frames))
+        # one thread: more would wait for each other wherever the machine has other work
+        sessions = {
+            name: session_class(target)(folder / graph.file, graph, provider="cpu", threads=1)
+            for name, graph in manifest.graphs.items()
+        }
         with stage("parity", 1):
-            sessions = {
-                name: Session(folder / graph.file, graph, provider="cpu", threads=None)
-                for name, graph in manifest.graphs.items()
-            }
             found = compare(of, own, sessions, manifest)
+            refuse_unlike({"agreeing": 1.0, **found} if _drives(of, manifest) else found, precision)
+        if _drives(of, manifest):
+            with stage("driving", 2 * starts) as tick:
+                found["driven"] = compare_driving(of, own, sessions, manifest, starts=starts, tick=tick)
             refuse_unlike(found, precision)
+        manifest.measured["target"] = write_target(folder, manifest, frames)
         operations = {name: graph.operations() for name, graph in small.items()}
         manifest.measured.update(parity=found, operations=operations, machine=machine(of.model.device))
         save_spec(folder, of.spec)
@@ -124,6 +156,18 @@ def export_model(
         write_text(folder / CONTROL, (Path(__file__).parent / "control_example.py").read_text(encoding="utf-8"))
         write_manifest(folder, manifest)
     return manifest
+
+
+def _drives(of: Evaluation, manifest: Manifest) -> bool:
+    """Say whether an export of lower precision is compared in closed loop."""
+    return manifest.precision != "float32" and of.task is not None and manifest.sizes.batch == 1
+
+
+def _calibration(of: Evaluation, batch: int) -> NDArray[np.uint8]:
+    """Return held-out frames (n, B, height, width, 3) that scales are taken from."""
+    index = draw_frames(of.store, of.held_out, CALIBRATION, seed=of.config.seed + 1)
+    index = np.resize(index, -(-len(index) // batch) * batch)
+    return np.ascontiguousarray(of.store.frames[index]).reshape(-1, batch, *of.store.frames.shape[1:])
 
 
 @contextlib.contextmanager
@@ -153,6 +197,7 @@ def manifest_of(
 ) -> Manifest:
     """Return what the manifest says of a run and its graphs, before they are written."""
     model, batch = config.model, len(graphs["encode"].inputs["frame"])
+    suffix = ".pte" if target == "executorch" else ".onnx"
     low, high = ((), ()) if space.kind == "discrete" else (bound.tolist() for bound in space.env_bounds)
     return Manifest(
         target=target,
@@ -179,7 +224,7 @@ def manifest_of(
         plan=config.plan,
         correction=correction_gain(config.plan, space),
         state_goals=goals,
-        graphs={name: described(graph, f"{name}.onnx") for name, graph in graphs.items()},
+        graphs={name: described(graph, f"{name}{suffix}") for name, graph in graphs.items()},
         surprise=surprise,
         measured={},
         versions=_versions(),
@@ -196,7 +241,7 @@ def _starts_text(of: Evaluation) -> str:
 
 def _versions() -> dict[str, str]:
     found: dict[str, Any] = {"lewm": __version__, "python": platform.python_version(), "opset": str(OPSET)}
-    for name in ("torch", "onnx", "onnxscript", "onnxruntime"):
+    for name in ("torch", "onnx", "onnxscript", "onnxruntime", "openvino", "executorch"):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

@@ -104,11 +104,29 @@ class GraphFile:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Smaller:
+    """What `precision` made smaller; all else is computed in float32."""
+
+    how: Literal["none", "float16", "dynamic", "static"] = "none"
+    """`float16`: weights are stored so. `dynamic`, `static`: products of 8-bit numbers, whose scales are of each run,
+    or of held-out frames."""
+    graphs: tuple[str, ...] = ()
+    """Graphs that it changed."""
+    operators: int = 0
+    """Weights or operators that it changed, of all graphs together."""
+    seven_bits: bool = False
+    """Whether 8-bit weights have 7 bits only, so that sums overflow on no processor."""
+    frames: int = 0
+    """Held-out frames that scales were taken from."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
     """All that a runtime knows of an export."""
 
     target: Target
     precision: Precision
+    smaller: Smaller = Smaller()
     sizes: Sizes
     space: SearchSpace
     plan: PlanConfig
@@ -187,6 +205,7 @@ def _manifest(raw: dict[str, Any], source: str) -> Manifest:
     if not isinstance(graphs, dict) or not graphs:
         raise ValueError(f"{source}: graphs={shorten(repr(graphs), 40)}: must name the graphs; {_REMEDY}")
     parts = {
+        "smaller": Smaller,
         "sizes": Sizes,
         "space": SearchSpace,
         "plan": PlanConfig,

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,6 +55,8 @@ def write_onnx(graph: Graph, path: Path) -> None:
     finally:
         logger.setLevel(level)
     model = onnx.load(path)
+    _tidy(model)
+    onnx.save(model, path)
     onnx.checker.check_model(model)
     if found := CONTROL_FLOW & {node.op_type for node in model.graph.node}:
         raise ValueError(f"{path.name}: has {', '.join(sorted(found))}, which no graph may have; report it")
@@ -61,6 +64,26 @@ def write_onnx(graph: Graph, path: Path) -> None:
     if names != list(graph.inputs):
         missing = set(graph.inputs) - set(names)
         raise ValueError(f"{path.name}: takes {names} and not {', '.join(sorted(missing))}; report it")
+
+
+def _tidy(model: Any) -> None:
+    """Keep each constant once, and leave out where in the source every node is from."""
+    first: dict[tuple[Any, ...], str] = {}
+    same: dict[str, str] = {}
+    kept = []
+    for tensor in model.graph.initializer:
+        content = (tensor.data_type, tuple(tensor.dims), tensor.raw_data) if tensor.raw_data else tensor.name
+        same[tensor.name] = first.setdefault((content,), tensor.name)
+        if same[tensor.name] == tensor.name:
+            kept.append(tensor)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = same.get(name, name)
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.value_info, *graph.input, *graph.output):
+        part.ClearField("metadata_props")
 
 
 def described(graph: Graph, file: str) -> GraphFile:

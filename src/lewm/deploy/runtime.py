@@ -183,6 +183,10 @@ class Controller:
         self._memory = Memory.begin(self.manifest, last)
         self._guard.reset()
 
+    def draw_anew(self, seed: int) -> None:
+        """Draw the noise of the next searches from a seed."""
+        self._rng = np.random.default_rng(seed)
+
     @property
     def reached(self) -> NDArray[np.bool_]:
         """Whether each goal counts as reached in the newest frame, (B,); see `plan.reached_below` of the settings.

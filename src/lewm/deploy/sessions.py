@@ -1,6 +1,7 @@
-"""The graphs of an export in ONNX Runtime; no torch."""
+"""The graphs of an export in ONNX Runtime or OpenVINO; no torch."""
 
 import contextlib
+import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lewm.deploy.manifest import GraphFile, Manifest
+from lewm.deploy.manifest import GraphFile, Manifest, Target, Tensors
+from lewm.deploy.processor import sums_overflow
 from lewm.files import shorten
 
 PROVIDERS = {
@@ -63,16 +65,64 @@ class Session:
             ("inputs", self._session.get_inputs(), graph.inputs),
             ("outputs", self._session.get_outputs(), graph.outputs),
         ):
-            names = tuple(value.name for value in found)
-            shapes = tuple(tuple(value.shape) for value in found)
-            if names != said.names or shapes != said.shapes:
-                raise ValueError(f"{path}: has other {part} than the manifest says; export the run again")
+            _require_same(path, part, {value.name: tuple(value.shape) for value in found}, said)
         self.inputs, self.outputs = graph.inputs.names, graph.outputs.names
 
     def __call__(self, given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run the graph; of what is given it takes its own inputs."""
         out: Any = self._session.run(None, {name: given[name] for name in self.inputs})
         return dict(zip(self.outputs, out, strict=True))
+
+
+class OpenVINOSession:
+    """One graph, compiled by OpenVINO for this processor; used as a `Session`."""
+
+    def __init__(self, path: Path, graph: GraphFile, *, provider: str, threads: int | None) -> None:
+        """Compile a graph and check that it takes and gives what the manifest says; see `Session`."""
+        try:
+            import openvino  # pyright: ignore[reportMissingImports]
+        except ImportError:
+            raise ValueError('export: needs the package openvino; pip install "lewm[openvino]"') from None
+        if provider != "cpu":
+            raise ValueError(f"provider={provider}: an export of --target openvino runs on cpu; leave it out")
+        # without the hint, it would compute in bfloat16 where the processor can
+        hints: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        if threads is not None:
+            hints["INFERENCE_NUM_THREADS"] = threads
+        try:
+            compiled = openvino.Core().compile_model(path, "CPU", hints)
+        except RuntimeError as error:
+            text = f"{path}: is no graph that this OpenVINO loads ({shorten(error, 100)}); export the run again"
+            raise ValueError(shorten(text)) from None
+        for part, found, said in (
+            ("inputs", compiled.inputs, graph.inputs),
+            ("outputs", compiled.outputs, graph.outputs),
+        ):
+            shapes = {value.any_name: tuple(value.shape) for value in found}
+            _require_same(path, part, {name: shapes.get(name, ()) for name in said.names}, said)
+        self._request = compiled.create_infer_request()
+        self.inputs, self.outputs = graph.inputs.names, graph.outputs.names
+
+    def __call__(self, given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run the graph; of what is given it takes its own inputs."""
+        self._request.infer({name: given[name] for name in self.inputs})
+        return {name: self._request.get_tensor(name).data.copy() for name in self.outputs}
+
+
+def _require_same(path: Path, part: str, found: Mapping[str, tuple[int, ...]], said: Tensors) -> None:
+    if found != dict(zip(said.names, said.shapes, strict=True)) or tuple(found) != said.names:
+        raise ValueError(f"{path}: has other {part} than the manifest says; export the run again")
+
+
+def session_class(target: Target) -> Any:
+    """Return what runs the graphs of a target. Those of TensorRT are ONNX, which its engines are built from."""
+    if target == "executorch":
+        if importlib.util.find_spec("executorch") is None or importlib.util.find_spec("torch") is None:
+            raise ValueError('target=executorch: its Python runtime needs torch; pip install "lewm[train,executorch]"')
+        from lewm.deploy.executorch_files import ExecuTorchSession
+
+        return ExecuTorchSession
+    return OpenVINOSession if target == "openvino" else Session
 
 
 def example(graph: GraphFile) -> dict[str, NDArray[Any]]:
@@ -86,13 +136,17 @@ def example(graph: GraphFile) -> dict[str, NDArray[Any]]:
 
 def load_sessions(
     folder: Path, manifest: Manifest, *, provider: str, threads: int | None, cores: frozenset[int] | None
-) -> dict[str, Session]:
+) -> dict[str, Any]:
     """Load all graphs of an export, and run each once."""
-    if manifest.target != "onnx":
-        raise ValueError(f"export={folder}: is for {manifest.target}; give an export of --target onnx")
+    if manifest.smaller.how in ("dynamic", "static") and not manifest.smaller.seven_bits and sums_overflow():
+        raise ValueError(
+            f"export={folder}: sums of its 8-bit products would overflow on this processor, which has no VNNI; export "
+            "it on a processor without VNNI, or with --precision float32"
+        )
+    make = session_class(manifest.target)
     with _pinned(cores):
         sessions = {
-            name: Session(folder / graph.file, graph, provider=provider, threads=threads)
+            name: make(folder / graph.file, graph, provider=provider, threads=threads)
             for name, graph in manifest.graphs.items()
             if name != MATRIX
         }

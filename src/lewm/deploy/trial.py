@@ -8,6 +8,7 @@
 import json
 import math
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -71,14 +72,34 @@ def run_trial(controller: Controller, folder: str | Path, *, episodes: int | Non
     listed = json.loads(path.read_text(encoding="utf-8"))
     starts = listed["starts"][:episodes]
     task = make_task(controller.spec.task, controller.manifest.sizes.image_size)
-    ends = ((np.array(start[name], np.float32) for name in ("state", "goal_state")) for start in starts)
-    solved = [_episode(controller, task, *pair, protocol=listed["protocol"], budget=budget) for pair in ends]
+    ends = [tuple(np.array(start[name], np.float32) for name in ("state", "goal_state")) for start in starts]
     return Trial(
-        np.array(solved),
+        drive(controller, task, ends, protocol=listed["protocol"], budget=budget),
         listed["protocol"],
         controller.latency.summary(),
         {str(kind): count for kind, count in controller.events.counts.items()},
     )
+
+
+def drive(
+    controller: Controller,
+    task: Task,
+    ends: Iterable[Sequence[NDArray[np.float32]]],
+    *,
+    protocol: EvalProtocol,
+    budget: int,
+    tick: Callable[[], None] = lambda: None,
+) -> NDArray[np.bool_]:
+    """Drive from every start (S,) to its goal (S,), and say which were reached, (E,).
+
+    The noise of an episode is of its number: it is the same for every export that drives it.
+    """
+    solved = []
+    for number, (state, goal) in enumerate(ends):
+        controller.draw_anew(number)
+        solved.append(_episode(controller, task, state, goal, protocol=protocol, budget=budget))
+        tick()
+    return np.array(solved, dtype=bool)
 
 
 def _episode(

@@ -99,6 +99,40 @@ def newcombe_interval(
     )
 
 
+def paired_interval(
+    both: int, first: int, other: int, neither: int, *, confidence: float = 0.95
+) -> tuple[float, float]:
+    """Return the interval of the difference of two success rates on the same starts, the first less the other.
+
+    Newcombe's hybrid score interval of paired proportions (1998, method 10): Wilson's intervals, drawn together by how
+    much the two go with each other. Two that succeed on all of 200 starts differ by -1.9 to 1.9 points.
+
+    Args:
+        both: Starts that both solved.
+        first: Starts that the first alone solved.
+        other: Starts that the other alone solved.
+        neither: Starts that none solved.
+        confidence: Share of such intervals that hold the true difference.
+    """
+    trials, successes, other_successes = both + first + other + neither, both + first, both + other
+    low, high = wilson_interval(successes, trials, confidence=confidence)
+    other_low, other_high = wilson_interval(other_successes, trials, confidence=confidence)
+    rate, other_rate = successes / trials, other_successes / trials
+    together = both * neither - first * other
+    if together > 0:  # corrected for continuity
+        together = max(together - trials / 2, 0)
+    spread = sqrt(successes * (trials - successes) * other_successes * (trials - other_successes))
+    phi = together / spread if spread else 0.0
+
+    def half(a: float, b: float) -> float:
+        return sqrt(max(a * a - 2 * phi * a * b + b * b, 0.0))
+
+    return (
+        rate - other_rate - half(rate - low, other_high - other_rate),
+        rate - other_rate + half(high - rate, other_rate - other_low),
+    )
+
+
 def run_closed_loop(
     task: Task,
     starts: Starts,
