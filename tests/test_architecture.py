@@ -184,7 +184,9 @@ def test_import_leaves_torch_out(modules: str) -> None:
     assert done.returncode == 0, done.stderr or "torch was imported"
 
 
-ON_A_ROBOT = ("runtime", "manifest", "sessions", "searching", "memory", "limits", "goals", "watch", "trial")
+ON_A_ROBOT = (
+    *("runtime", "manifest", "sessions", "processor", "searching", "memory", "limits", "goals", "watch", "trial"),
+)
 
 
 @pytest.mark.parametrize("name", ON_A_ROBOT)

@@ -226,7 +226,7 @@ def test_folded_models_give_the_same() -> None:
         ({"encode": 2e-4, "improve": 0.0, "same_action": 1.0}, "float32", "encode differs by 2.0e-04"),
         ({"encode": 0.0, "improve": float("nan"), "same_action": 1.0}, "float32", "improve differs by nan"),
         ({"encode": 0.0, "improve": 0.0, "same_action": 0.98}, "float32", "98.0% of looks give the same action"),
-        ({"cosine": 0.99}, "int8", "the cosine of a frame's tokens falls to 0.9900"),
+        ({"cosine": 0.99, "agreeing": 1.0}, "int8", "the cosine of a frame's tokens falls to 0.9900"),
     ],
 )
 def test_what_is_not_the_model_is_refused(found: dict[str, float], precision: str, told: str) -> None:

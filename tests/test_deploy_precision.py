@@ -72,6 +72,7 @@ def kinds(path: Path) -> dict[str, int]:
 FRAMES = np.random.default_rng(0).standard_normal((40, 3, 8, 8)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_equal_constants_are_kept_once(tmp_path: Path) -> None:
     weight = torch.randn(64, 64)
 
@@ -90,6 +91,7 @@ def test_equal_constants_are_kept_once(tmp_path: Path) -> None:
     np.testing.assert_allclose(run(tmp_path / "net.onnx", frames), net(torch.from_numpy(frames)), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lower", "count", "kept", "within"),
     [
@@ -117,6 +119,7 @@ def test_the_model_becomes_smaller_and_the_rest_stays(
     assert 0 < np.abs(ours - theirs).max() < within * np.abs(ours).max()
 
 
+@pytest.mark.slow
 def test_seven_bits_are_seven(written: tuple[Path, nn.Module], tmp_path: Path) -> None:
     source, model = written
     largest = []
@@ -130,6 +133,7 @@ def test_seven_bits_are_seven(written: tuple[Path, nn.Module], tmp_path: Path) -
     assert largest[0] > 64 >= largest[1]
 
 
+@pytest.mark.slow
 def test_a_weight_beyond_half_precision_stays(tmp_path: Path) -> None:
     linear = nn.Linear(32, 32).requires_grad_(False)
     linear.weight[0, 0] = 1e5
@@ -199,8 +203,8 @@ def test_what_loses_too_much_is_refused() -> None:
     few = driven(np.ones(20, bool), np.ones(20, bool))  # too few to tell
     with pytest.raises(ValueError, match=r"100\.0% of 20 starts are solved"):
         refuse_unlike({"cosine": 0.999, "driven": few}, "float16")
-    with pytest.raises(ValueError, match=r"89\.0% of looks end in an action as near as by other noise"):
-        refuse_unlike({"cosine": 0.999, "agreeing": 0.89}, "int8")
+    with pytest.raises(ValueError, match=r"79\.0% of looks end in an action as near as by other noise"):
+        refuse_unlike({"cosine": 0.999, "agreeing": 0.79}, "int8")
 
 
 # The whole folder.

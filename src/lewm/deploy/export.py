@@ -142,7 +142,7 @@ def export_model(
         }
         with stage("parity", 1):
             found = compare(of, own, sessions, manifest)
-            refuse_unlike({"agreeing": 1.0, **found} if _drives(of, manifest) else found, precision)
+            refuse_unlike({**found, "agreeing": 1.0} if _drives(of, manifest) else found, precision)
         if _drives(of, manifest):
             with stage("driving", 2 * starts) as tick:
                 found["driven"] = compare_driving(of, own, sessions, manifest, starts=starts, tick=tick)

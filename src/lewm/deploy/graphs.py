@@ -194,7 +194,7 @@ def _situation(
 
 class _Product(nn.Module):
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        return a @ b
+        return torch.bmm(a[None], b[None])[0]  # a batch of one: ExecuTorch has no fast product without
 
 
 class _Encode(nn.Module):

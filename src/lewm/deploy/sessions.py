@@ -98,7 +98,7 @@ class OpenVINOSession:
             ("inputs", compiled.inputs, graph.inputs),
             ("outputs", compiled.outputs, graph.outputs),
         ):
-            shapes = {value.any_name: tuple(value.shape) for value in found}
+            shapes = {name: tuple(value.shape) for value in found for name in value.names}  # a value may have several
             _require_same(path, part, {name: shapes.get(name, ()) for name in said.names}, said)
         self._request = compiled.create_infer_request()
         self.inputs, self.outputs = graph.inputs.names, graph.outputs.names
@@ -119,7 +119,7 @@ def session_class(target: Target) -> Any:
     if target == "executorch":
         if importlib.util.find_spec("executorch") is None or importlib.util.find_spec("torch") is None:
             raise ValueError('target=executorch: its Python runtime needs torch; pip install "lewm[train,executorch]"')
-        from lewm.deploy.executorch_files import ExecuTorchSession
+        from lewm.deploy.executorch_session import ExecuTorchSession
 
         return ExecuTorchSession
     return OpenVINOSession if target == "openvino" else Session
