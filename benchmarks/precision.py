@@ -3,11 +3,11 @@
     nice -n 10 python benchmarks/precision.py --out benchmarks/results/precision.json
 
 A model is exported in float32, float16 and int8; int8 in three ways: with scales of each run in every graph, which
-`lewm export` writes for ONNX Runtime, and with scales from 128 held-out frames in the encoder alone, which it writes for
-OpenVINO and, symmetric ones, for TensorRT. ONNX Runtime runs them all. Each drives from the same starts with the same noise as PyTorch. Times are
-those of one thread, taken in turn, and told as shares of float32's. `--models large` times `large` with random weights,
-which has no success to measure. Finished cells are kept in the file, and a run that was stopped goes on after them. The
-last line is one JSON object.
+`lewm export` writes for ONNX Runtime, and with scales from 128 held-out frames in the encoder alone, which it writes
+for OpenVINO and, symmetric ones, for TensorRT. ONNX Runtime runs them all. Each drives from the same starts with the
+same noise as PyTorch. Times are those of one thread, taken in turn, and told as shares of float32's. `large` is timed
+with random weights, and has no success to measure. Finished cells are kept in the file, and a run that was stopped goes
+on after them. The last line is one JSON object.
 """
 
 import argparse
