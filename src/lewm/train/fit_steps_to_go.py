@@ -18,7 +18,14 @@ LEARNING_RATE = 1e-3
 UNRELATED = 0.1  # share of goals from any episode, labelled with the reach, so that far stays far
 
 
-def fit_steps_to_go(model: WorldModel, store: Store, episodes: np.ndarray, *, on_step: Callable[[], None]) -> StepsToGo:
+def fit_steps_to_go(
+    model: WorldModel,
+    store: Store,
+    episodes: np.ndarray,
+    *,
+    on_step: Callable[[], None],
+    on_frames: Callable[[int, int], None] = lambda done, total: None,
+) -> StepsToGo:
     """Fit a learnt cost to the time between frames of the same training episode, and return it.
 
     The present is half of the time an encoded frame and half of the time one that the model predicted, since a planner
@@ -31,6 +38,7 @@ def fit_steps_to_go(model: WorldModel, store: Store, episodes: np.ndarray, *, on
         store: Where the trajectories are, as `model.inputs` gives it.
         episodes: Training episodes.
         on_step: Called after every optimiser step, for progress.
+        on_frames: Called while frames are encoded, before the first step, with how many are done, of how many.
 
     Raises:
         ValueError: If no training episode is as long as a model step.
@@ -41,7 +49,7 @@ def fit_steps_to_go(model: WorldModel, store: Store, episodes: np.ndarray, *, on
     rng = np.random.default_rng(config.seed)
     model.eval()
 
-    frozen = freeze(model, store, episodes, rng)
+    frozen = freeze(model, store, episodes, rng, on_frames=on_frames)
     encoded, frame, end = frozen.tokens, frozen.index, frozen.end  # (M, N, D)
 
     # predict ahead from some of them; a prediction stands for the row of the frame that it predicts

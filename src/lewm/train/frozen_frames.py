@@ -1,5 +1,6 @@
 """Frames of whole training episodes as frozen representations, in memory: what heads are fitted to after training."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,13 @@ class FrozenFrames:
 
 
 def freeze(
-    model: WorldModel, store: Store, episodes: NDArray[np.int64], rng: np.random.Generator, *, most: int = CACHE_VALUES
+    model: WorldModel,
+    store: Store,
+    episodes: NDArray[np.int64],
+    rng: np.random.Generator,
+    *,
+    most: int = CACHE_VALUES,
+    on_frames: Callable[[int, int], None] = lambda done, total: None,
 ) -> FrozenFrames:
     """Represent the frames of episodes, of as many as `most` values hold.
 
@@ -40,6 +47,7 @@ def freeze(
         episodes: Of which some are chosen, if need be.
         rng: Chooses.
         most: Values of representations that are kept.
+        on_frames: Called after every batch of frames with how many are done, of how many; for progress, and to stop.
     """
     values = model.config.model.num_tokens * model.config.model.token_width
     start, length = store.episodes.start[episodes], store.episodes.length[episodes]
@@ -47,10 +55,19 @@ def freeze(
     fitting = max(1, int((length[order].cumsum() * values <= most).sum()))
     start, length = start[order[:fitting]], length[order[:fitting]]
     index = np.concatenate([np.arange(s, s + n) for s, n in zip(start, length, strict=True)])
-    return FrozenFrames(_represent(model, store, index), index, np.repeat(length.cumsum(), length))
+    return FrozenFrames(_represent(model, store, index, on_frames), index, np.repeat(length.cumsum(), length))
 
 
 @torch.no_grad()
-def _represent(model: WorldModel, store: Store, index: NDArray[np.int64]) -> Tensor:
-    batches = (torch.from_numpy(store.frames[index[i : i + ENCODE_BATCH]]) for i in range(0, len(index), ENCODE_BATCH))
-    return torch.cat([model.represent_inputs(batch.to(model.device)).half() for batch in batches])
+def _represent(
+    model: WorldModel, store: Store, index: NDArray[np.int64], on_frames: Callable[[int, int], None]
+) -> Tensor:
+    # they are kept as float16, so the precision of training is enough for them
+    half = torch.autocast(model.device.type, torch.bfloat16, enabled=model.config.train.precision == "bfloat16")
+    tokens = []
+    for i in range(0, len(index), ENCODE_BATCH):
+        frames = torch.from_numpy(store.frames[index[i : i + ENCODE_BATCH]])
+        with half:
+            tokens.append(model.represent_inputs(frames.to(model.device)).half())
+        on_frames(min(i + ENCODE_BATCH, len(index)), len(index))
+    return torch.cat(tokens)

@@ -303,14 +303,21 @@ def _learn_cost(
     steps = model.config.train.cost_steps
     if not steps:
         return None
-    task = bar.add_task("cost", total=steps, loss="")
+    frames, task = bar.add_task("frames", total=None, loss=""), bar.add_task("cost", total=steps, loss="")
+
+    def on_frames(done: int, total: int) -> None:
+        bar.update(frames, completed=done, total=total)
+        end_if_stopped()
 
     def on_step() -> None:
         bar.update(task, advance=1)
+        end_if_stopped()
+
+    def end_if_stopped() -> None:
         if stopped() is not None:
             stop(stopped(), f"stopped before the cost was learnt; go on with `lewm train --resume {run}`")
 
-    cost = fit_steps_to_go(model, store, episodes, on_step=on_step)
+    cost = fit_steps_to_go(model, store, episodes, on_step=on_step, on_frames=on_frames)
     save_cost(run, cost)
     return cost
 
