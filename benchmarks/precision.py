@@ -2,12 +2,12 @@
 
     nice -n 10 python benchmarks/precision.py --out benchmarks/results/precision.json
 
-A model is exported in float32, float16 and int8; int8 in three ways: with scales of each run in every graph, which
-`lewm export` writes for ONNX Runtime, and with scales from 128 held-out frames in the encoder alone, which it writes
-for OpenVINO and, symmetric ones, for TensorRT. ONNX Runtime runs them all. Each drives from the same starts with the
-same noise as PyTorch. Times are those of one thread, taken in turn, and told as shares of float32's. `large` is timed
-with random weights, and has no success to measure. Finished cells are kept in the file, and a run that was stopped goes
-on after them. The last line is one JSON object.
+A model is exported in float32, float16, bfloat16 and int8; int8 in three ways: with scales of each run in every graph,
+which `lewm export` writes for ONNX Runtime, and with scales from 128 held-out frames in the encoder alone, which it
+writes for OpenVINO and, symmetric ones, for TensorRT. ONNX Runtime runs them all but bfloat16, OpenVINO's. Each
+drives from the same starts with the same noise as PyTorch. Times are those of one thread, taken in turn, and told as
+shares of float32's. `large` is timed with random weights, and has no success to measure. Finished cells are kept in the
+file, and a run that was stopped goes on after them. The last line is one JSON object.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from lewm.deploy.onnx_files import write_onnx
 from lewm.deploy.parity import compare
 from lewm.deploy.precision import lower
 from lewm.deploy.processor import sums_overflow
-from lewm.deploy.sessions import Session, example
+from lewm.deploy.sessions import Session, example, session_class
 from lewm.envs import collect
 from lewm.evaluate.frames import draw_frames
 from lewm.evaluate.pretrained import open_pretrained
@@ -48,9 +48,14 @@ from lewm.plan import action_space, planning_cost
 from lewm.plan.steps_to_go import StepsToGo
 from lewm.pretrained import pretrained_names
 
-VARIANTS = {"float32": ("float32", "onnx"), "float16": ("float16", "onnx"), "int8": ("int8", "onnx"),
-            "int8 openvino": ("int8", "openvino"),
-    "int8 tensorrt": ("int8", "tensorrt")}  # fmt: skip
+VARIANTS = {
+    "float32": ("float32", "onnx"),
+    "float16": ("float16", "onnx"),
+    "bfloat16": ("bfloat16", "openvino"),
+    "int8": ("int8", "onnx"),
+    "int8 openvino": ("int8", "openvino"),
+    "int8 tensorrt": ("int8", "tensorrt"),
+}
 PARTS = ("encode", "improve")
 
 
@@ -64,8 +69,9 @@ def variants(
         shutil.copytree(folder, own)
         told = replace(manifest, precision=precision, target=target)  # pyright: ignore[reportArgumentType]
         told = replace(told, smaller=Smaller() if precision == "float32" else lower(own, told, model, frames))
+        session = session_class("openvino", precision) if precision == "bfloat16" else Session
         sessions = {
-            part: Session(own / graph.file, graph, provider="cpu", threads=1) for part, graph in manifest.graphs.items()
+            part: session(own / graph.file, graph, provider="cpu", threads=1) for part, graph in manifest.graphs.items()
         }
         found[name] = (told, sessions)
     return found
@@ -79,9 +85,9 @@ def ratios(loaded: Mapping[str, tuple[Manifest, dict[str, Session]]], runs: int)
         given = example(loaded["float32"][0].graphs[part])
         for _ in range(runs):
             for name, (_, sessions) in loaded.items():
-                began = time.thread_time()  # of this thread alone, which does all of the work
+                began = time.process_time()  # one thread does the work, and OpenVINO's is not this one
                 sessions[part](given)
-                times[name].append(time.thread_time() - began)
+                times[name].append(time.process_time() - began)
         base = float(np.median(times["float32"]))
         for name, spent in times.items():
             shares[name][part] = round(float(np.median(spent)) / base, 2)

@@ -367,6 +367,35 @@ def deployed(summary: Mapping[str, Any]) -> str:
     return table(head, rows)
 
 
+def precision(summary: Mapping[str, Any]) -> str:
+    """Return a table of what each precision keeps of the models, and what it saves."""
+    head = ["model", "export", "MB, `encode`", "MB, `improve`", "time, `encode`", "time, `improve`", "smallest cosine",
+            "success", "gained, lost", "difference, 95% interval, points"]  # fmt: skip
+    names = {
+        "bfloat16": "bfloat16, for OpenVINO",
+        "int8": "int8, for ONNX Runtime",
+        "int8 openvino": "int8, for OpenVINO",
+        "int8 tensorrt": "int8, for TensorRT",
+    }
+    order = ["float32", "float16", *names]
+    rows = []
+    for model, cells in summary["models"].items():
+        for variant in sorted(cells.keys() & set(order), key=order.index):
+            cell, driven = cells[variant], ["–"] * 4
+            if "driven" in cell:
+                of, cosine = cell["driven"], cell["agreement"]["cosine"]
+                low, high = (100 * end for end in of["ci95"])
+                driven = [
+                    f"{cosine:.4f}",
+                    f"{of['success']:.1%}",
+                    f"{of['gained']}, {of['lost']}",
+                    f"{low:.1f} to {high:.1f}",
+                ]
+            parts = [f"{cell[of][part]:.2f}" for of in ("mb", "time") for part in ("encode", "improve")]
+            rows.append([f"`{model}`", names.get(variant, variant), *parts, *driven])
+    return table(head, rows)
+
+
 def planning_peer(summary: Mapping[str, Any]) -> str:
     """Return a table of the time of a control step, beside stable-worldmodel's."""
     head = ["way", "candidates x iterations", "ms a control step", "success (95%)"]
@@ -424,6 +453,7 @@ WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "lag": lag,
     "arm": arm,
     "deployed": deployed,
+    "precision": precision,
     "planning-peer": planning_peer,
     "proposal": proposal,
 }

@@ -146,24 +146,26 @@ def test_a_weight_beyond_half_precision_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("machine", "cpuinfo", "expected"),
+    ("machine", "cpuinfo", "overflow", "bfloat16"),
     [
-        ("x86_64", "flags\t\t: fpu avx2 avx512_vnni\n", False),
-        ("x86_64", "model name: x\nflags\t\t: avx2 avx_vnni fma\n", False),
-        ("x86_64", "flags\t\t: fpu avx2 avx512bw\n", True),
-        ("x86_64", "flags\t\t: fpu not_avx512_vnni_at_all\n", True),
-        ("AMD64", None, True),
-        ("aarch64", None, False),
+        ("x86_64", "flags\t\t: fpu avx2 avx512_vnni avx512_bf16\n", False, True),
+        ("x86_64", "model name: x\nflags\t\t: avx2 avx_vnni fma\n", False, False),
+        ("x86_64", "flags\t\t: fpu avx2 avx512bw\n", True, False),
+        ("x86_64", "flags\t\t: fpu not_avx512_vnni_at_all amx_bf16\n", True, True),
+        ("AMD64", None, True, False),
+        ("aarch64", None, False, False),
+        ("aarch64", "processor: 0\nFeatures\t: fp asimd i8mm bf16\n", False, True),
     ],
 )
-def test_the_processor_says_whether_sums_overflow(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: str, cpuinfo: str | None, expected: bool
+def test_what_the_processor_can_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, machine: str, cpuinfo: str | None, overflow: bool, bfloat16: bool
 ) -> None:
     monkeypatch.setattr(processor.platform, "machine", lambda: machine)
     monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
     if cpuinfo is not None:
         (tmp_path / "cpuinfo").write_text(cpuinfo)
-    assert processor.sums_overflow() is expected
+    assert processor.sums_overflow() is overflow
+    assert processor.has_bfloat16() is bfloat16
 
 
 # The interval.

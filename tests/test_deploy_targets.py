@@ -12,6 +12,7 @@ from torch import nn
 
 from lewm.deploy.graphs import Graph
 from lewm.deploy.manifest import Manifest
+from lewm.deploy.processor import has_bfloat16
 from lewm.deploy.targets import require_target, write_target
 from test_deploy_runtime import CASES, World
 
@@ -53,6 +54,23 @@ def check(session, graph: Graph, given: dict[str, np.ndarray]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not has_bfloat16(), reason="this processor multiplies no bfloat16 numbers")
+def test_openvino_computes_in_bfloat16_where_it_is_asked_to(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    from lewm.deploy.sessions import session_class
+
+    graph, given = graph_of()
+    files.write_onnx(graph, tmp_path / "both.onnx")
+    exact, rough = (
+        session_class("openvino", name)(
+            tmp_path / "both.onnx", files.described(graph, "both.onnx"), provider="cpu", threads=1
+        )(given)["c"]
+        for name in ("float32", "bfloat16")
+    )
+    assert 1e-4 < np.abs(exact - rough).max() < 0.05
+
+
+@pytest.mark.slow
 def test_openvino_gives_the_same(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
     from lewm.deploy.sessions import OpenVINOSession
@@ -89,7 +107,8 @@ def test_executorch_gives_the_same_and_leaves_no_product_to_slow_operators(tmp_p
 
 
 @pytest.mark.parametrize(
-    ("precision", "flags"), [("float32", "--noTF32"), ("float16", "--fp16"), ("int8", "--int8 --fp16")]
+    ("precision", "flags"),
+    [("float32", "--noTF32"), ("bfloat16", "--bf16"), ("float16", "--fp16"), ("int8", "--int8 --fp16")],
 )
 def test_tensorrt_gets_its_command_and_is_marked_as_not_run(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str, flags: str
@@ -127,6 +146,13 @@ def test_tensorrt_builds_where_it_is(manifest: Manifest, tmp_path: Path, monkeyp
 def test_targets_that_cannot_be_written_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="precision=int8: a program for ExecuTorch has float32; use --target onnx for"):
         require_target("executorch", "int8")
+    with pytest.raises(
+        ValueError, match="precision=bfloat16: ONNX Runtime has no such products on a CPU; use --target"
+    ):
+        require_target("onnx", "bfloat16")
+    monkeypatch.setattr("lewm.deploy.targets.has_bfloat16", lambda: False)
+    with pytest.raises(ValueError, match="precision=bfloat16: this processor multiplies no such numbers"):
+        require_target("openvino", "bfloat16")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for target in ("openvino", "executorch"):
         with pytest.raises(

@@ -701,14 +701,27 @@ def test_cost_is_fitted_last(store: Path, tmp_path: Path, monkeypatch: pytest.Mo
     # a stop while it is fitted, which starts it over
     real = loop.fit_steps_to_go
 
-    def stopped(*arguments: Any, on_step: Callable[[], None]) -> Any:
-        signal.raise_signal(signal.SIGTERM)
-        return real(*arguments, on_step=on_step)
+    def stopped(when: str) -> Callable[..., Any]:
+        def fit(*given: Any, **calls: Callable[..., None]) -> Any:
+            def stop(*numbers: int) -> None:
+                signal.raise_signal(signal.SIGTERM)
+                calls[when](*numbers)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "fit_steps_to_go", stopped)
-        with pytest.raises(SystemExit, match="stopped before the cost was learnt; go on with `lewm train --resume"):
+            return real(*given, **calls | {when: stop})
+
+        return fit
+
+    def begin_or_resume() -> None:
+        if (tmp_path / "stopped").exists():
+            resume(tmp_path / "stopped", progress=False)
+        else:
             train(WITH_COST, store, tmp_path / "stopped", progress=False)
+
+    for when in ("on_frames", "on_step"):  # while frames are encoded, and while the head learns
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "fit_steps_to_go", stopped(when))
+            with pytest.raises(SystemExit, match="stopped before the cost was learnt; go on with `lewm train --resume"):
+                begin_or_resume()
     resume(tmp_path / "stopped", progress=False)
     assert_same_run(tmp_path / "stopped", tmp_path / "run")
     for name, value in load_file(tmp_path / "stopped" / COST).items():

@@ -22,13 +22,13 @@ class Export(OfRun):
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """New folder."""
     precision: Precision = "float32"
-    """Of the weights, and of int8 also of what is multiplied."""
+    """Of the weights, and of bfloat16 and int8 also of what is multiplied."""
     target: Target = "onnx"
     """What runs it."""
     batch: int = 1
     """Environments that are driven at once."""
     starts: int = 200
-    """Closed-loop episodes that float16 and int8 are compared with PyTorch on, in a task of this package."""
+    """Closed-loop episodes that an export of lower precision is compared with PyTorch on, in a task of this package."""
 
 
 def command(argv: list[str]) -> None:

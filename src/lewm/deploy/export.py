@@ -59,10 +59,11 @@ def export_run(
         run: Run folder.
         out: New folder.
         data: Store; None takes the one that the run was trained on.
-        precision: Of the weights, and of int8 also of what is multiplied.
+        precision: Of the weights, and of bfloat16 and int8 also of what is multiplied.
         target: What runs it.
         batch: Environments that are driven at once.
-        starts: Closed-loop episodes that float16 and int8 are compared with PyTorch on, in a task of this package.
+        starts: Closed-loop episodes that an export of lower precision is compared with PyTorch on, in a task of this
+            package.
         config: Settings whose `plan`, `eval` and `seed` replace the run's; None keeps those.
         progress: Show progress on standard error.
 
@@ -137,7 +138,7 @@ def export_model(
         manifest = replace(manifest, smaller=lower(folder, manifest, model, frames))
         # one thread: more would wait for each other wherever the machine has other work
         sessions = {
-            name: session_class(target)(folder / graph.file, graph, provider="cpu", threads=1)
+            name: session_class(target, precision)(folder / graph.file, graph, provider="cpu", threads=1)
             for name, graph in manifest.graphs.items()
         }
         with stage("parity", 1):

@@ -20,7 +20,7 @@ from lewm.run_spec import SPEC, RunSpec, load_spec
 MANIFEST = "manifest.json"
 EXPORT_VERSION = 1
 Target = Literal["onnx", "openvino", "executorch", "tensorrt"]
-Precision = Literal["float32", "float16", "int8"]
+Precision = Literal["float32", "bfloat16", "float16", "int8"]
 _BLOCK = 1 << 20
 _REMEDY = "export the run again, or copy the whole folder again"
 
@@ -107,9 +107,9 @@ class GraphFile:
 class Smaller:
     """What `precision` made smaller; all else is computed in float32."""
 
-    how: Literal["none", "float16", "dynamic", "static"] = "none"
-    """`float16`: weights are stored so. `dynamic`, `static`: products of 8-bit numbers, whose scales are of each run,
-    or of held-out frames."""
+    how: Literal["none", "bfloat16", "float16", "dynamic", "static"] = "none"
+    """`bfloat16`: products are computed so, of what is stored in float32. `float16`: weights are stored so.
+    `dynamic`, `static`: products of 8-bit numbers, whose scales are of each run, or of held-out frames."""
     graphs: tuple[str, ...] = ()
     """Graphs that it changed."""
     operators: int = 0

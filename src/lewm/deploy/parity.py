@@ -20,11 +20,11 @@ TOLERANCE = 1e-4
 SAME_ACTION, SAME_SHARE = 1e-3, 0.99
 """A look gives the same action if it differs by less than this share of the range; so many looks must."""
 SMALLEST_COSINE = 0.995
-"""Of float16 and int8: smallest mean cosine of a frame's tokens."""
+"""Of lower precision: smallest mean cosine of a frame's tokens."""
 AGREEING = 0.8
-"""Of float16 and int8 without a simulator: share of looks whose action differs by no more than by other noise."""
+"""Of lower precision without a simulator: share of looks whose action differs by no more than by other noise."""
 MOST_LOST = 0.05
-"""Of float16 and int8 with one: share of success that may be lost; the paired 95% interval must exclude more."""
+"""Of lower precision with one: share of success that may be lost; the paired 95% interval must exclude more."""
 FRAMES, LOOKS = 256, 100
 
 
@@ -40,7 +40,7 @@ def compare(of: Evaluation, graphs: Mapping[str, Graph], sessions: Mapping[str, 
     Returns:
         `encode` and `improve`, the largest differences; `cosine`, the smallest of a frame's tokens, and
         `cosine_about_mean`, less the mean of all frames; `same_action`, the share of looks that end in the same action;
-        and how many frames and looks these are of. Of float16 and int8, `agreeing` is the share of looks whose action
+        and how many frames and looks these are of. Of lower precision, `agreeing` is the share of looks whose action
         differs by `by_noise` of its range at most, which is the median of what other noise does in PyTorch.
     """
     index = draw_frames(of.store, of.held_out, FRAMES, seed=of.config.seed)

@@ -52,6 +52,8 @@ def lower(folder: Path, manifest: Manifest, model: nn.Module, frames: NDArray[np
     """
     if manifest.precision == "float32":
         return Smaller()
+    if manifest.precision == "bfloat16":  # what runs the graphs does it
+        return Smaller(how="bfloat16", graphs=tuple(manifest.graphs))
     weights, done = weights_of(model), {}
     how: Kind = "dynamic" if manifest.target == "onnx" else "static"
     seven_bits = manifest.target != "tensorrt" and sums_overflow()

@@ -5,13 +5,13 @@ import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lewm.deploy.manifest import GraphFile, Manifest, Target, Tensors
-from lewm.deploy.processor import sums_overflow
+from lewm.deploy.manifest import GraphFile, Manifest, Precision, Target, Tensors
+from lewm.deploy.processor import has_bfloat16, sums_overflow
 from lewm.files import shorten
 
 PROVIDERS = {
@@ -77,6 +77,9 @@ class Session:
 class OpenVINOSession:
     """One graph, compiled by OpenVINO for this processor; used as a `Session`."""
 
+    precision: ClassVar[Literal["f32", "bf16"]] = "f32"
+    """What products are computed in. It is always said: OpenVINO would take bfloat16 where the processor has it."""
+
     def __init__(self, path: Path, graph: GraphFile, *, provider: str, threads: int | None) -> None:
         """Compile a graph and check that it takes and gives what the manifest says; see `Session`."""
         try:
@@ -85,8 +88,7 @@ class OpenVINOSession:
             raise ValueError('export: needs the package openvino; pip install "lewm[openvino]"') from None
         if provider != "cpu":
             raise ValueError(f"provider={provider}: an export of --target openvino runs on cpu; leave it out")
-        # without the hint, it would compute in bfloat16 where the processor can
-        hints: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        hints: dict[str, Any] = {"INFERENCE_PRECISION_HINT": self.precision, "PERFORMANCE_HINT": "LATENCY"}
         if threads is not None:
             hints["INFERENCE_NUM_THREADS"] = threads
         try:
@@ -109,12 +111,18 @@ class OpenVINOSession:
         return {name: self._request.get_tensor(name).data.copy() for name in self.outputs}
 
 
+class BFloat16Session(OpenVINOSession):
+    """One graph, whose products OpenVINO computes in bfloat16."""
+
+    precision = "bf16"
+
+
 def _require_same(path: Path, part: str, found: Mapping[str, tuple[int, ...]], said: Tensors) -> None:
     if found != dict(zip(said.names, said.shapes, strict=True)) or tuple(found) != said.names:
         raise ValueError(f"{path}: has other {part} than the manifest says; export the run again")
 
 
-def session_class(target: Target) -> Any:
+def session_class(target: Target, precision: Precision) -> Any:
     """Return what runs the graphs of a target. Those of TensorRT are ONNX, which its engines are built from."""
     if target == "executorch":
         if importlib.util.find_spec("executorch") is None or importlib.util.find_spec("torch") is None:
@@ -122,7 +130,9 @@ def session_class(target: Target) -> Any:
         from lewm.deploy.executorch_session import ExecuTorchSession
 
         return ExecuTorchSession
-    return OpenVINOSession if target == "openvino" else Session
+    if target == "openvino":
+        return BFloat16Session if precision == "bfloat16" else OpenVINOSession
+    return Session
 
 
 def example(graph: GraphFile) -> dict[str, NDArray[Any]]:
@@ -143,7 +153,12 @@ def load_sessions(
             f"export={folder}: sums of its 8-bit products would overflow on this processor, which has no VNNI; export "
             "it on a processor without VNNI, or with --precision float32"
         )
-    make = session_class(manifest.target)
+    if manifest.smaller.how == "bfloat16" and manifest.target == "openvino" and not has_bfloat16():
+        raise ValueError(
+            f"export={folder}: this processor has no bfloat16 products, which it was exported for; export it with "
+            "--precision int8"
+        )
+    make = session_class(manifest.target, manifest.precision)
     with _pinned(cores):
         sessions = {
             name: make(folder / graph.file, graph, provider=provider, threads=threads)

@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lewm.deploy.manifest import Manifest, Precision, Target
+from lewm.deploy.processor import has_bfloat16
 from lewm.files import shorten, write_text
 
 BUILD, CALIBRATION = "build.sh", "calibration.npy"
 NOT_RUN = "not run"
 _FLAGS: dict[Precision, tuple[str, ...]] = {
     "float32": ("--noTF32",),
+    "bfloat16": ("--bf16",),
     "float16": ("--fp16",),
     "int8": ("--int8", "--fp16"),
 }
@@ -30,6 +32,14 @@ def require_target(target: Target, precision: Precision) -> None:
     if target == "executorch" and precision != "float32":
         raise ValueError(
             f"precision={precision}: a program for ExecuTorch has float32; use --target onnx for {precision}"
+        )
+    if precision == "bfloat16" and target == "onnx":
+        raise ValueError(
+            "precision=bfloat16: ONNX Runtime has no such products on a CPU; use --target openvino, or int8"
+        )
+    if precision == "bfloat16" and target == "openvino" and not has_bfloat16():
+        raise ValueError(
+            "precision=bfloat16: this processor multiplies no such numbers (avx512_bf16, amx_bf16); use int8"
         )
     if target in ("openvino", "executorch") and importlib.util.find_spec(target) is None:
         raise ValueError(f'target={target}: needs the package {target}; pip install "lewm[{target}]"')
