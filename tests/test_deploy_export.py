@@ -291,7 +291,14 @@ def test_operations_are_those_counted_by_hand() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("plan", "discrete"), [({"proposals": 3}, True), ({"proposals": 3}, False), ({"planner": "proposal"}, False)]
+    ("plan", "discrete"),
+    [
+        ({"proposals": 3}, True),
+        ({"proposals": 3}, False),
+        ({"proposals": 3, "horizon": 2}, False),  # shorter than what was learnt
+        ({"planner": "proposal", "horizon": 2}, False),
+        ({"planner": "proposal"}, False),
+    ],
 )
 def test_a_proposal_is_a_graph_of_its_own(tmp_path: Path, plan: dict[str, Any], discrete: bool) -> None:
     store = moving_dot(tmp_path / "store", discrete=discrete)
@@ -319,7 +326,8 @@ def test_a_proposal_is_a_graph_of_its_own(tmp_path: Path, plan: dict[str, Any], 
     if not searches:
         assert loaded.proposal is not None
         now, goal = loaded.model.encode(store.frames[[3, 15]])[:, None]
-        said = loaded.proposal(now, goal, open_run(run, data=None, device="cpu", config=wanted).space)
+        space = open_run(run, data=None, device="cpu", config=wanted).space
+        said = loaded.proposal(now, goal, space, horizon=wanted.plan.horizon)
         np.testing.assert_allclose(action, said[0, :1].detach(), atol=1e-5)
         with pytest.raises(
             ValueError, match=r"plan\.planner=proposal: proposes ways to goals that are pictures; give a"

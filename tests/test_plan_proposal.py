@@ -65,7 +65,7 @@ def test_discrete_actions_are_the_likeliest(hold: bool, wanted: list[list[int]])
     proposal = Chosen(ProposalSettings.of(config, ""))
     proposal.out = torch.tensor([[[[3.0, 0.0, 2.0], [0.0, 3.0, 2.0]]]])
     state = torch.zeros(1, config.model.num_tokens, config.model.token_width)
-    said = proposal(state, state, action_space(config, device="cpu"))
+    said = proposal(state, state, action_space(config, device="cpu"), horizon=1)
     assert said.tolist() == [wanted]
     assert said.dtype == torch.int64
 
@@ -106,9 +106,9 @@ def test_the_controller_asks_for_a_proposal_of_what_it_sees(changes: dict[str, A
     seen: list[tuple[float, float]] = []
 
     class Told(Proposal):
-        def forward(self, state: Tensor, goal: Tensor, space: Any) -> Tensor:
+        def forward(self, state: Tensor, goal: Tensor, space: Any, *, horizon: int) -> Tensor:
             seen.append((state[0, 0, 0].item(), goal[0, 0, 0].item()))
-            return torch.full((1, 3, 2), state[0, 0, 0].item() / 100)
+            return torch.full((1, horizon, 2), state[0, 0, 0].item() / 100)
 
     proposal = Told(ProposalSettings.of(replace(config, plan=replace(config.plan, horizon=3)), ""))
     space = action_space(config, device="cpu")

@@ -41,7 +41,7 @@ def test_it_learns_which_way_the_data_went(tmp_path: Path, discrete: bool) -> No
     assert loaded.proposal is not None
     assert loaded.proposal.settings.horizon == 3
     now, goal = (loaded.model.encode(store.frames[[k, 12 + k]]) for k in (0, 6))
-    said = loaded.proposal(now, goal, action_space(loaded.config, device="cpu"))
+    said = loaded.proposal(now, goal, action_space(loaded.config, device="cpu"), horizon=3)
     right, left = said[:2, 0]  # the squares of the first two episodes cross the frame this way and that
     if discrete:
         assert (right.tolist(), left.tolist()) == ([0, 0], [1, 1])

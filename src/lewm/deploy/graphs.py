@@ -295,7 +295,7 @@ class _Propose(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         given, plan = dict(zip(self.names, inputs, strict=True)), self.search.config.plan
         space = self.search.space_of(given)
-        proposed = self.proposal(given["tokens"], given["goal"], space)[:, : plan.horizon]
+        proposed = self.proposal(given["tokens"], given["goal"], space, horizon=plan.horizon)
         if "noise" not in given:
             return tuple(around(proposed, space))
         return (propose(self.search.distribution(given), proposed, given["noise"], plan.proposals, space),)

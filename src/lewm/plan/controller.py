@@ -334,7 +334,7 @@ class LatentController:
         if self._proposal is None or isinstance(self._goal, Region):
             return None
         assert self._goal is not None
-        return self._proposal(state, self._goal, space)[:, : self._config.plan.horizon]
+        return self._proposal(state, self._goal, space, horizon=self._config.plan.horizon)
 
     def _pictures(self, name: str, frames: Any, *, steps: bool = False) -> np.ndarray:
         """Take pictures in, (B, height, width, 3) uint8, or with `steps` also (B, m, height, width, 3)."""

@@ -92,19 +92,21 @@ class Proposal(nn.Module):
         out = self.chunk(torch.cat((pair, share), dim=-1))
         return out.unflatten(-1, (self.settings.horizon, self.settings.frame_skip, -1))
 
-    def forward(self, state: Tensor, goal: Tensor, space: ActionSpace) -> Tensor:
+    def forward(self, state: Tensor, goal: Tensor, space: ActionSpace, *, horizon: int) -> Tensor:
         """Propose a plan in the terms of a search.
 
         Args:
             state: representations of the newest frames, (B, N, D).
             goal: representations of the goals, (B, N, D).
-            space: what is searched; where actions are positions, around the present commands.
+            space: what is searched; where actions are positions, around the present commands. Bounds may be of each
+                step.
+            horizon: H, model steps of the plan, at most those that were learnt.
 
         Returns:
             (B, H, a) float32 within the bounds, or int64.
         """
         pair = self.see(state, goal)
-        out = self.actions(pair, self.steps_left(pair))
+        out = self.actions(pair, self.steps_left(pair))[:, :horizon]
         if space.kind == "discrete":
             return (out.mean(2, keepdim=True) if space.hold else out).argmax(-1).flatten(2)
         return as_searched(out * self.std + self.mean, space)
