@@ -13,7 +13,14 @@ from lewm.pretrained import FOLDER, pretrained_names
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = ("README.md", "docs/results.md", "docs/data.md", "docs/evaluation.md", "docs/deployment.md")
+PAGES = (
+    "README.md",
+    "docs/results.md",
+    "docs/data.md",
+    "docs/evaluation.md",
+    "docs/deployment.md",
+    "docs/real-time.md",
+)
 
 Runs = Sequence[Mapping[str, Any]]
 
@@ -396,6 +403,50 @@ def precision(summary: Mapping[str, Any]) -> str:
     return table(head, rows)
 
 
+def budgets(summary: Mapping[str, Any]) -> str:
+    """Return a table of what each budget of planning costs and reaches, a task a column."""
+    summary = {name: task for name, task in summary.items() if "refinements" in task}  # those that are finished
+    if not summary:
+        return ""
+    where = next(iter(summary.values()))["machine"]
+    names = [*next(iter(summary.values()))["cells"]]
+    rows = []
+    for name in names:
+        row = [name]
+        for task in summary.values():
+            cell, full = task["cells"][name], task["cells"]["full"]["ms"]
+            row.append(f"{rate(cell['success_rate'], cell['ci95'])}, {cell['ms']:.1f} ({cell['ms'] / full:.2f})")
+        rows.append(row)
+    heads = [f"{name}: success, ms a look (of the full budget's)" for name in summary]
+    own = [f"{name} {task['refinements']}" for name, task in summary.items()]
+    told = f"The full budget is 64 candidates, refined so often: {', '.join(own)}. {_count(summary)} starts a cell."
+    told += f" Machine: {where['processor']}, {where['threads']} thread, torch {where['torch']}."
+    return f"{table(['budget', *heads], rows)}\n\n{told}"
+
+
+def _count(summary: Mapping[str, Any]) -> int:
+    (count,) = {task["starts"] for task in summary.values()}
+    return count
+
+
+def roofline(summary: Mapping[str, Any]) -> str:
+    """Return a table of the least time of a planning cycle on computers that were not at hand."""
+    head = ["computer", "precision", "peak, 10^12/s", "memory, GB/s"]
+    head += [f"`{model}`, {found['gflop']:.0f} GFLOP, ms" for model, found in summary["models"].items()]
+    rows = []
+    for name, computer in summary["computers"].items():
+        for precision, peak in computer["tera"].items():
+            least = []
+            for found in summary["models"].values():
+                cell = found["least_ms"][name][precision]
+                least.append(f"{max(cell.values()):.1f}")
+            told = summary["article_ms"].get(name)
+            rows.append(
+                [name, precision, f"{peak:g}", f"{computer['gigabytes']:g}", *least, f"{told:g}" if told else "–"]
+            )
+    return table([*head, "the article's, ms"], rows)
+
+
 def planning_peer(summary: Mapping[str, Any]) -> str:
     """Return a table of the time of a control step, beside stable-worldmodel's."""
     head = ["way", "candidates x iterations", "ms a control step", "success (95%)"]
@@ -454,6 +505,8 @@ WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "arm": arm,
     "deployed": deployed,
     "precision": precision,
+    "budgets": budgets,
+    "roofline": roofline,
     "planning-peer": planning_peer,
     "proposal": proposal,
 }
