@@ -5,6 +5,7 @@ import pytest
 from gym_pusht.envs.pusht import PushTEnv
 
 from lewm.envs import PushT
+from lewm.envs.push_t_physics import follow
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,56 @@ def test_result_does_not_depend_on_what_was_simulated_before(task: PushT) -> Non
     together = task.simulate(starts, actions)
     for i in range(4):
         np.testing.assert_array_equal(PushT(64).simulate(starts[i : i + 1], actions[i : i + 1])[0], together[i])
+
+
+def pushed_starts(count: int, seed: int, *, walls: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return starts (count, 7) with the disc beside the block, and actions (count, 12, 2) that push through it."""
+    rng = np.random.default_rng(seed)
+    block = rng.uniform(60.0, 440.0, (count, 2)) if walls else rng.uniform(200.0, 300.0, (count, 2))
+    angle = rng.uniform(0.0, 2.0 * np.pi, (count, 1))
+    side = rng.uniform(0.0, 2.0 * np.pi, (count, 1))
+    way = np.concatenate([np.cos(side), np.sin(side)], axis=1)
+    middle = block + 45.0 * np.concatenate([-np.sin(angle), np.cos(angle)], axis=1)
+    starts = np.concatenate([middle - 95.0 * way, block, angle, rng.normal(0.0, 30.0, (count, 2))], axis=1)
+    speed = rng.uniform(0.2, 0.9 if walls else 0.3, (count, 1, 1))
+    return starts.astype(np.float32), (way[:, None] * speed + rng.normal(0.0, 0.1, (count, 12, 2))).astype(np.float32)
+
+
+@pytest.mark.parametrize("walls", [False, True])
+def test_many_at_once_go_where_each_goes_alone(task: PushT, walls: bool) -> None:
+    starts, actions = pushed_starts(100, seed=int(walls), walls=walls)
+    together = task.simulate(starts, actions)
+    alone = np.stack([task.simulate(starts[m : m + 1], actions[m : m + 1])[0] for m in range(len(starts))])
+    moved = np.linalg.norm(alone[:, -1, 2:4] - starts[:, 2:4], axis=1) > 5.0
+    assert moved.mean() > 0.6
+    if walls:
+        outside = (alone[..., :4] < 22.0) | (alone[..., :4] > 489.0)
+        assert outside[..., 2:4].any(axis=(1, 2)).mean() > 0.1  # blocks reach the walls
+    apart = np.abs(together.astype(np.float64) - alone).max(axis=(1, 2))
+    assert (apart < 1e-3).mean() >= 0.99
+
+
+def test_ordinary_pushing_needs_no_engine() -> None:
+    def engine(state: np.ndarray, action: np.ndarray) -> np.ndarray:
+        raise AssertionError((state, action))
+
+    starts, actions = pushed_starts(50, seed=2, walls=False)
+    path = follow(starts, actions, engine)
+    assert np.linalg.norm(path[:, -1, 2:4] - starts[:, 2:4], axis=1).max() > 20.0
+
+
+def test_rows_that_do_not_settle_are_left_to_the_engine() -> None:
+    squeezed = state(agent_x=256.0, agent_y=390.0, block_x=256.0, block_y=430.0, block_angle=0.3)
+    free = state(agent_x=60.0, agent_y=60.0)
+    asked = []
+
+    def engine(start: np.ndarray, action: np.ndarray) -> np.ndarray:
+        asked.append(start)
+        return start
+
+    path = follow(np.stack([squeezed, free]).astype(np.float32), np.full((2, 1, 2), (0.0, 0.8), np.float32), engine)
+    np.testing.assert_array_equal(asked, squeezed.astype(np.float32)[None])
+    np.testing.assert_array_equal(path[0, 0], asked[0])
 
 
 def test_disc_stays_in_the_arena(task: PushT) -> None:
