@@ -59,7 +59,16 @@ BUDGETS: dict[str, tuple[str, dict[str, Any]]] = {
 """Precision, and changes of the shipped planner: candidates x refinements. Its own are 64 x 3, of Push-T 64 x 9."""
 
 
-def controller_of(of: Evaluation, config: Config, precision: str, folder: Path) -> Controller:
+def controller_of(
+    of: Evaluation,
+    config: Config,
+    precision: str,
+    folder: Path,
+    *,
+    session: Any = Session,
+    target: str = "onnx",
+    threads: int = 1,
+) -> Controller:
     """Write the graphs of a budget and load them as `lewm export` and `Controller.load` do."""
     with_proposal = config.plan.proposals > 0 or config.plan.planner == "proposal"
     model = folded(of.model)
@@ -70,14 +79,15 @@ def controller_of(of: Evaluation, config: Config, precision: str, folder: Path) 
         if name in NEEDED
     }
     manifest: Manifest = manifest_of(config, of.space, graphs, goals=StateGoals(), surprise={})
-    manifest = replace(manifest, precision=precision)  # pyright: ignore[reportArgumentType]
+    manifest = replace(manifest, precision=precision, target=target)  # pyright: ignore[reportArgumentType]
     folder.mkdir()
     for name, graph in graphs.items():
         write_onnx(graph, folder / manifest.graphs[name].file)
     index = draw_frames(of.store, of.held_out, 128, seed=of.config.seed + 1)
     lower(folder, manifest, model, np.asarray(of.store.frames[index])[:, None])
     sessions: Any = {
-        name: Session(folder / graph.file, graph, provider="cpu", threads=1) for name, graph in manifest.graphs.items()
+        name: session(folder / graph.file, graph, provider="cpu", threads=threads)
+        for name, graph in manifest.graphs.items()
     }
     return Controller(manifest, of.spec, sessions, guarded=False)
 

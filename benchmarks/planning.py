@@ -1,4 +1,4 @@
-"""The control cycle by every way to run it: PyTorch eager, folded, compiled, ahead of time, and ONNX Runtime.
+"""The control cycle by every way to run it: PyTorch eager, folded, compiled, ahead of time, and exports' runtimes.
 
     python benchmarks/planning.py --presets large literal --threads 2
 
@@ -11,6 +11,7 @@ busy machine too, and the absolute times are those of this machine as it was. Re
 import argparse
 import contextlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -28,13 +29,20 @@ from lewm.deploy.calibrate import state_reader
 from lewm.deploy.fold import folded
 from lewm.deploy.graphs import Graph, graphs_of
 from lewm.deploy.manifest import Manifest, read_manifest
+from lewm.deploy.precision import lower
 from lewm.deploy.runtime import Controller
-from lewm.deploy.sessions import load_sessions
+from lewm.deploy.sessions import load_sessions, session_class
 from lewm.evaluate.evaluation import machine, open_run
 
 OUT = Path(__file__).parent / "results" / "planning.json"
 SIZE = 128
 WARM_UP, LEAST = 3, 10
+LOWER = {
+    "onnxruntime int8": ("int8", "onnx"),
+    "openvino": ("float32", "openvino"),
+    "openvino bfloat16": ("bfloat16", "openvino"),
+}
+"""Ways that run the exported graphs by another runtime, or smaller: precision and target."""
 
 
 class InTorch:
@@ -93,6 +101,18 @@ def ways_of(run: Path, out: Path, ways: list[str], threads: int) -> tuple[Manife
         print(f"preparing {way}", file=sys.stderr)
         if way == "onnxruntime":
             sessions: dict[str, Any] = dict(load_sessions(out, manifest, provider="cpu", threads=threads, cores=None))
+        elif way in LOWER:
+            precision, target = LOWER[way]
+            told = replace(manifest, precision=precision, target=target)  # pyright: ignore[reportArgumentType]
+            folder = out.with_name(f"{out.name}-{way}")
+            shutil.copytree(out, folder, dirs_exist_ok=True)
+            lower(folder, told, folded(of.model), np.empty(0, np.uint8))  # dynamic scales need no frames
+            make = session_class(target, precision)  # pyright: ignore[reportArgumentType]
+            graphs = {name: manifest.graphs[name] for name in needed}
+            sessions = {
+                name: make(folder / graph.file, graph, provider="cpu", threads=threads)
+                for name, graph in graphs.items()
+            }
         elif way == "eager":
             sessions = {name: InTorch(plain[name]) for name in needed}
         elif way == "eager, folded":
@@ -140,7 +160,7 @@ def main() -> None:
     """Measure, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--presets", nargs="+", default=["large", "literal"])
-    ways = ["eager", "eager, folded", "compiled", "ahead of time", "onnxruntime"]
+    ways = ["eager", "eager, folded", "compiled", "ahead of time", "onnxruntime", *LOWER]
     parser.add_argument("--ways", nargs="+", default=ways, choices=ways)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=10.0, help="for each way")

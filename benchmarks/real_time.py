@@ -1,0 +1,103 @@
+"""How often a second a trained model looks, plans and acts, closed loop through the runtime, and how well.
+
+    lewm distill runs/large
+    python benchmarks/real_time.py --run runs/large --threads 2
+
+For each budget (candidates x horizon x refinements) and precision, the run's graphs are written as `lewm export` writes
+them, and drive from the same held-out starts with the same noise. Times are those of whole looks by the clock, encoding
+included, so the machine should have nothing else to do. Finished cells are kept, and a run that was stopped goes on
+after them. The results are in `benchmarks/results/real_time.json`.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from budgets import controller_of
+from lewm.deploy.processor import has_bfloat16
+from lewm.deploy.sessions import session_class
+from lewm.deploy.trial import drive
+from lewm.evaluate.closed_loop import wilson_interval as interval
+from lewm.evaluate.evaluation import draw_starts, machine, open_run
+from lewm.families.presets import with_settings
+from lewm.files import write_text
+
+OUT = Path(__file__).parent / "results" / "real_time.json"
+FEW = {"plan.candidates": 16, "plan.elites": 4, "plan.iterations": 1}
+BUDGETS: dict[str, dict[str, Any]] = {
+    "64 x 8 x 3": {"plan.horizon": 8},
+    "64 x 5 x 1": {"plan.horizon": 5, "plan.iterations": 1},
+    "16 x 5 x 1": FEW | {"plan.horizon": 5},
+    "16 x 5 x 1, 8 proposed": FEW | {"plan.horizon": 5, "plan.proposals": 8},
+    "16 x 3 x 1, 8 proposed": FEW | {"plan.horizon": 3, "plan.proposals": 8},
+    "proposal alone": {"plan.planner": "proposal"},
+}
+"""Candidates x horizon x refinements, as changes of the run's planner."""
+WAYS = {
+    "float32, ONNX Runtime": ("float32", "onnx"),
+    "int8, ONNX Runtime": ("int8", "onnx"),
+    "bfloat16, OpenVINO": ("bfloat16", "openvino"),
+}
+
+
+def main() -> None:
+    """Measure the cells that are not in the file yet."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--threads", type=int, nargs="+", default=[2, 1])
+    parser.add_argument("--starts", type=int, default=200)
+    parser.add_argument("--budgets", nargs="+", choices=list(BUDGETS), default=list(BUDGETS))
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--out", type=Path, default=OUT)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    of = open_run(args.run, data=None, device="cpu", config=None)
+    settings, task = of.config.eval, of.task
+    assert task is not None
+    drawn = draw_starts(replace(of, config=replace(of.config, eval=replace(settings, episodes=args.starts))), task)
+    ends = list(zip(drawn.state, drawn.goal_state, strict=True))
+    done: dict[str, Any] = json.loads(args.out.read_text(encoding="utf-8")) if args.out.is_file() else {}
+    cells = done.setdefault("cells", {})
+    done |= {"preset": of.config.preset, "task": task.name, "starts": len(ends), "protocol": settings.protocol}
+    done |= {"machine": machine(of.model.device)}
+    for threads in args.threads:
+        for budget in args.budgets:
+            for way in args.ways:
+                precision, target = WAYS[way]
+                name = f"{threads} threads / {budget} / {way}"
+                if name in cells or (precision == "bfloat16" and not has_bfloat16()):
+                    continue
+                config = with_settings(of.config, BUDGETS[budget])
+                with tempfile.TemporaryDirectory(prefix="lewm-") as scratch:
+                    controller = controller_of(
+                        of,
+                        config,
+                        precision,
+                        Path(scratch) / "graphs",
+                        session=session_class(target, precision),  # pyright: ignore[reportArgumentType]
+                        target=target,
+                        threads=threads,
+                    )
+                    # success does not depend on threads: the second count is timed on a few starts
+                    first = threads == args.threads[0]
+                    some = ends if first else ends[: max(1, len(ends) // 10)]
+                    solved = drive(controller, task, some, protocol=settings.protocol, budget=settings.budget)
+                cell: dict[str, Any] = {"threads": threads, "budget": budget, "way": way}
+                cell["looks"] = controller.latency.summary()
+                if first:
+                    cell |= {"success_rate": solved.mean().item()}
+                    cell |= {"ci95": list(interval(int(solved.sum()), len(solved)))}
+                cells[name] = cell
+                print(name, json.dumps(cell), file=sys.stderr, flush=True)
+                write_text(args.out, json.dumps(done, indent=1) + "\n")
+    print(json.dumps(done))
+
+
+if __name__ == "__main__":
+    main()
