@@ -258,10 +258,11 @@ def timing(summary: Mapping[str, Any]) -> str:
         "steps": f"predictor, one step of {summary['candidates']} candidates",
         "cycle": f"planning cycle: {count}",
         "train": "training step, as the preset masks",
+        "train_bfloat16": "the same in bfloat16",
         "train_whole": "training step, whole frames",
     }
     head, rows = ["part"], [[label] for label in parts.values()]
-    rows[-2:] = [[f"{row[0]}, batch of {summary['batch_size']}"] for row in rows[-2:]]
+    rows[-3:] = [[f"{row[0]}, batch of {summary['batch_size']}"] for row in rows[-3:]]
     for preset, found in summary["presets"].items():
         head += [f"`{preset}`, GFLOP", "ms", "share of a matrix product's rate"]
         for row, name in zip(rows, parts, strict=True):
@@ -429,6 +430,24 @@ def _count(summary: Mapping[str, Any]) -> int:
     return count
 
 
+def scaling(summary: Mapping[str, Any]) -> str:
+    """Return a table of what each size of a model costs."""
+    head = ["size", "million weights", "encode, GFLOP", "ms", "look, GFLOP", "ms", "training step, GFLOP", "s", "GB",
+            "its share of the matrix rate"]  # fmt: skip
+    rows = []
+    for name, cells in summary["sizes"].items():
+        if len(cells) < 3:
+            continue
+        encoder, cycle, train = (cells[part] for part in ("encoder", "cycle", "train"))
+        row = [f"{train['parameters'] / 1e6:.1f}"]
+        row += [f"{encoder['gflop']:.2f}", f"{encoder['ms']:.1f}", f"{cycle['gflop']:.1f}", f"{cycle['ms']:.0f}"]
+        row += [f"{train['gflop']:.0f}", f"{train['ms'] / 1e3:.2f}"]
+        rows.append([name, *row, f"{train['peak_mb'] / 1e3:.1f}", f"{train['share_of_matrix_rate']:.2f}"])
+    where = summary["machine"]
+    facts = f"{where['processor']}, {where['threads']} thread, torch {where['torch']}"
+    return f"{table(head, rows)}\n\nMachine: {facts}."
+
+
 def roofline(summary: Mapping[str, Any]) -> str:
     """Return a table of the least time of a planning cycle on computers that were not at hand."""
     head = ["computer", "precision", "peak, 10^12/s", "memory, GB/s"]
@@ -507,6 +526,7 @@ WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "precision": precision,
     "budgets": budgets,
     "roofline": roofline,
+    "scaling": scaling,
     "planning-peer": planning_peer,
     "proposal": proposal,
 }

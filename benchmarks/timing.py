@@ -5,8 +5,8 @@
 
 Every time stands beside its count of operations (a multiplication and an addition are two), and their quotient beside
 that of a large matrix product in the same run, the most that the machine can be hoped to do in float32, in which all of
-it computes. On a CPU one thread computes and its processor time counts, so that work beside it hardly falls on either;
-elsewhere it is the clock's.
+it computes but the training step that is named so. On a CPU one thread computes and its processor time counts, so that
+work beside it hardly falls on either; elsewhere it is the clock's.
 
 The planning cycle is the article's: one frame encoded, then CEM with 64 candidates, 8 steps and 3 iterations, which
 after its last iteration rolls out the mean as well. The last line is one JSON object.
@@ -27,6 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from lewm.config import Config
+from lewm.deploy.processor import has_bfloat16
 from lewm.device import resolve_device
 from lewm.evaluate.evaluation import machine
 from lewm.families.article.settings import ArticleSettings
@@ -120,6 +121,8 @@ def make_work(config: Config, device: torch.device) -> dict[str, Callable[[], ob
         "cycle": cycle,
         "train": step_of(config),
     }
+    if device.type != "cpu" or has_bfloat16():
+        work["train_bfloat16"] = step_of(replace(config, train=replace(config.train, precision="bfloat16")))
     if isinstance(config.model, ArticleSettings) and config.model.full_context_prob < 1:
         whole = replace(config, model=replace(config.model, full_context_prob=1.0))
         work["train_whole"] = step_of(whole)
