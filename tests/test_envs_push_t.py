@@ -1,8 +1,10 @@
 """Push-T against the package that it is built on, and against its success rule by hand."""
 
 import numpy as np
+import pygame
 import pytest
 from gym_pusht.envs.pusht import PushTEnv
+from gym_pusht.envs.pymunk_override import DrawOptions
 
 from lewm.envs import PushT
 from lewm.envs.push_t_physics import follow
@@ -156,6 +158,38 @@ def test_frame_shows_disc_and_block_and_no_goal_zone() -> None:
     assert 100 < red < green < blue < 210
     assert frame[40, 20].min() == 255
     assert not ((frame[..., 1] > frame[..., 0] + 20) & (frame[..., 1] > frame[..., 2] + 20)).any()
+
+
+def package_frame(task_state: np.ndarray, image_size: int) -> np.ndarray:
+    """Return the frame (height, width, 3) that the package draws, without its goal, averaged down."""
+    env = PushTEnv()
+    env.reset(options={"reset_to_state": [60, 60, 300, 300, 0]})
+    env.block.angle = float(task_state[4])
+    env.agent.position, env.block.position = tuple(task_state[:2].tolist()), tuple(task_state[2:4].tolist())
+    for body in (env.agent, env.block):
+        env.space.reindex_shapes_for_body(body)
+    surface = pygame.Surface((512, 512))
+    surface.fill((255, 255, 255))
+    options = DrawOptions(surface)
+    options.flags = DrawOptions.DRAW_SHAPES
+    env.space.debug_draw(options)
+    small = pygame.transform.smoothscale(surface, (image_size, image_size))
+    return pygame.surfarray.array3d(small).swapaxes(0, 1)
+
+
+@pytest.mark.parametrize("image_size", [32, 64, 96])
+def test_frame_is_the_package_s_to_the_pixel(image_size: int) -> None:
+    drawn = [
+        state(),
+        state(agent_x=280.0, agent_y=230.0, block_angle=0.7),  # the disc over the block
+        state(agent_x=22.0, agent_y=489.0, block_x=20.4, block_y=60.7, block_angle=4.0),  # both at the walls
+        state(block_x=560.0, block_y=500.0),  # the block partly pushed out of the arena
+        state(block_x=700.0),  # and wholly
+        *np.random.default_rng(3).uniform(0.0, (512, 512, 512, 512, 6.3, 1, 1), (20, 7)),
+    ]
+    frames = PushT(image_size).render_states(np.stack(drawn).astype(np.float32))
+    for frame, one in zip(frames, drawn, strict=True):
+        np.testing.assert_array_equal(frame, package_frame(one.astype(np.float32), image_size))
 
 
 def test_frame_turns_with_the_block() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lewm.config import ControlMode, EvalProtocol
+from lewm.envs.push_t_drawing import ARENA, Drawing
 from lewm.envs.push_t_physics import AGENT_INSIDE, REACH, SUBSTEPS, follow
 from lewm.envs.rule import PosePart, Rule
 from lewm.envs.task import Behaviour, Task, check_state, straight_within_bounds
@@ -15,7 +16,6 @@ from lewm.envs.task import Behaviour, Task, check_state, straight_within_bounds
 if TYPE_CHECKING:
     from gym_pusht.envs.pusht import PushTEnv
 
-ARENA = 512
 SUCCESS_POSITION, SUCCESS_ANGLE = 20.0, np.pi / 9
 STRICT_POSITION, STRICT_ANGLE, STRICT_STEPS = 10.0, np.pi / 18, 3
 # The walls' inner faces; AGENT_INSIDE is the same less the agent's radius of 15, where its disc stays clear of them.
@@ -58,7 +58,7 @@ class PushT(Task):
 
     def __init__(self, image_size: int = 64) -> None:
         super().__init__(image_size)
-        self._arena = _Arena()
+        self._arena, self._drawing = _Arena(), Drawing(image_size)
         self._state = np.array([256, 400, 256, 200, 0, 0, 0], dtype=np.float32)
 
     @property
@@ -112,11 +112,7 @@ class PushT(Task):
 
     def render_states(self, states: ArrayLike) -> NDArray[np.uint8]:
         """Draw frames (M, height, width, 3) of states (M, 7)."""
-        array = np.asarray(states, dtype=np.float32)
-        frames = np.empty((len(array), self.image_size, self.image_size, 3), dtype=np.uint8)
-        for m, state in enumerate(array):
-            frames[m] = self._arena.draw(state, self.image_size)
-        return frames
+        return self._drawing.draw(np.asarray(states, dtype=np.float32))
 
     def place(self, states: ArrayLike) -> NDArray[np.float64]:
         """Return where in the frame the disc of states (..., 7) has its centre, (..., 2) in pixels."""
@@ -140,7 +136,6 @@ class _Arena:
     def __init__(self) -> None:
         self._env = _environment_class()()
         self._reset()
-        self._surface, self._options = _make_surface()
 
     def step(self, state: NDArray[np.float32], action: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the state (7,) that an action (2,) leads to."""
@@ -161,16 +156,6 @@ class _Arena:
         pymunk.Body.update_position(env.block, env.dt)
         angle = env.block.angle % (2.0 * np.pi)
         return np.array([*agent.position, *env.block.position, angle, *agent.velocity], dtype=np.float32)
-
-    def draw(self, state: NDArray[np.float32], image_size: int) -> NDArray[np.uint8]:
-        """Draw the frame (height, width, 3) of a state (7,), at full size first and then averaged down."""
-        import pygame
-
-        self._place(state)
-        self._surface.fill((255, 255, 255))
-        self._env.space.debug_draw(self._options)
-        small = pygame.transform.smoothscale(self._surface, (image_size, image_size))
-        return np.frombuffer(small.get_buffer().raw, np.uint8).reshape(image_size, image_size, 4)[..., :3]
 
     def fits(self, state: NDArray[np.float32]) -> bool:
         """Tell whether the block is clear of the walls and of the disc."""
@@ -284,14 +269,3 @@ def _environment_class() -> "type[PushTEnv]":
             pass
 
     return Environment
-
-
-def _make_surface():
-    """Make a canvas of 512 x 512 pixels with bytes in the order red, green, blue, nothing, and what draws on it."""
-    import pygame
-    from gym_pusht.envs.pymunk_override import DrawOptions
-
-    surface = pygame.Surface((ARENA, ARENA), depth=32, masks=(0xFF, 0xFF00, 0xFF0000, 0))
-    options = DrawOptions(surface)
-    options.flags = DrawOptions.DRAW_SHAPES
-    return surface, options
