@@ -1,7 +1,9 @@
-"""Say how good Push-T's data is: what its behaviour policy does to the block, and which poses it visits.
+"""Say how good Push-T's data is: what the scripted behaviour does to the block, and which poses it visits.
 
-    python benchmarks/push_t_data.py --out benchmarks/results/push_t_data.json --figure docs/push_t_data.png
+    python benchmarks/push_t_data.py --demos pusht_cchi_v7_replay.zarr \
+        --out benchmarks/results/push_t_data.json --figure docs/push_t_data.png
 
+With `--demos`, as many replays of these demonstrations are measured beside it; the figure is of the scripted behaviour.
 The last line is one JSON object with every share and quantile, and the thresholds and grids behind them.
 """
 
@@ -209,19 +211,32 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--store", type=Path, help="measure this store of Push-T, all of it, and collect none")
+    parser.add_argument("--demos", type=Path, help="measure replays of these demonstrations as well")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--figure", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         try:
+            settings = {"episodes": arguments.episodes, "seed": arguments.seed}
             if arguments.store:
                 store = Store(arguments.store)
             else:
-                store = collect("push-t", Path(temporary) / "store", episodes=arguments.episodes, seed=arguments.seed)
-            states = episode_states(store)
+                store = collect("push-t", Path(temporary) / "store", **settings)
+            states, replays = episode_states(store), None
+            if arguments.demos:
+                replays = collect(
+                    "push-t", Path(temporary) / "demos", behaviour="demos", demos=arguments.demos, **settings
+                )
         except ValueError as error:
             raise SystemExit(f"error: {error}") from error
-    outline = block_outline()
+        outline, beside = block_outline(), {}
+        if replays is not None:
+            beside["demos"] = {
+                "source": replays.meta.source,
+                "episodes": replays.num_episodes,
+                "frames": replays.num_frames,
+                **measure(episode_states(replays), outline),
+            }
     summary = {
         "benchmark": "push_t_data",
         "source": store.meta.source,
@@ -234,6 +249,7 @@ def main() -> None:
         "pose_grid": POSE_GRID,
         "agent_grid": AGENT_GRID,
         **measure(states, outline),
+        **beside,
     }
     if arguments.figure:
         draw(states, outline, arguments.figure)

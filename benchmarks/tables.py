@@ -217,10 +217,34 @@ def machine(summary: Mapping[str, Any]) -> str:
 
 
 def push_t_data(summary: Mapping[str, Any]) -> str:
-    """Return the table of what Push-T's episodes hold."""
-    pairs, coverage = summary["pairs"], summary["coverage"]
+    """Return the table of what Push-T's episodes hold, scripted ones beside replays of demonstrations."""
     units, degrees = f"{summary['success_units']:.0f} units", f"{summary['success_degrees']:.0f} degrees"
     poses, agent = ("x".join(map(str, summary[f"{name}_grid"])) for name in ("pose", "agent"))
+    labels = [
+        "episodes in which the disc moves the block",
+        "steps in which the block moves",
+        "frames with the block partly outside",
+        "way of the block in an episode, units, median (quartiles)",
+        "turning of the block in an episode, degrees",
+        f"pairs whose block moved more than {units}",
+        f"pairs whose block turned more than {degrees}",
+        "pairs with either",
+        "pairs that are a success at the start",
+        f"visited cells of the block's pose, {poses} over x, y, angle",
+        "the same, of the cells in which the block fits between the walls",
+        "episodes that visit such a cell, median (quartiles)",
+        f"visited cells of the disc's position, {agent}",
+    ]
+    columns = {"scripted": summary, "replays of demonstrations": summary["demos"]}
+    head = f"pairs are {summary['goal_offset']} steps apart"
+    heads = [f"{name}: {of['episodes']} episodes, {of['frames']:,} frames" for name, of in columns.items()]
+    rows = zip(labels, *map(_push_t_cells, columns.values()), strict=True)
+    return table([head, *heads], [list(row) for row in rows])
+
+
+def _push_t_cells(found: Mapping[str, Any]) -> list[str]:
+    """Return a column of the table of Push-T's data."""
+    pairs, coverage = found["pairs"], found["coverage"]
 
     def share(value: float) -> str:
         return f"{100 * value:.1f}%"
@@ -228,25 +252,14 @@ def push_t_data(summary: Mapping[str, Any]) -> str:
     def quartiles(values: Mapping[str, float]) -> str:
         return f"{values['median']:.0f} ({values['q25']:.0f}-{values['q75']:.0f})"
 
-    rows = [
-        ["episodes in which the disc moves the block", share(summary["episodes_with_contact"])],
-        ["steps in which the block moves", share(summary["steps_moved"])],
-        ["frames with the block partly outside", share(summary["frames_partly_outside"])],
-        ["way of the block in an episode, units, median (quartiles)", quartiles(summary["path_length"])],
-        ["turning of the block in an episode, degrees", quartiles(summary["rotation_degrees"])],
-        [f"pairs whose block moved more than {units}", share(pairs["moved"])],
-        [f"pairs whose block turned more than {degrees}", share(pairs["turned"])],
-        ["pairs with either", share(pairs["either"])],
-        ["pairs that are a success at the start", share(pairs["solved_at_start"])],
-        [f"visited cells of the block's pose, {poses} over x, y, angle", share(coverage["poses"])],
-        ["the same, of the cells in which the block fits between the walls", share(coverage["of_possible_poses"])],
-        ["episodes that visit such a cell, median (quartiles)", quartiles(coverage["episodes_a_possible_pose"])],
-        [f"visited cells of the disc's position, {agent}", share(coverage["agent"])],
+    return [
+        *(share(found[name]) for name in ("episodes_with_contact", "steps_moved", "frames_partly_outside")),
+        *(quartiles(found[name]) for name in ("path_length", "rotation_degrees")),
+        *(share(pairs[name]) for name in ("moved", "turned", "either", "solved_at_start")),
+        *(share(coverage[name]) for name in ("poses", "of_possible_poses")),
+        quartiles(coverage["episodes_a_possible_pose"]),
+        share(coverage["agent"]),
     ]
-    head = (
-        f"{summary['episodes']} episodes, {summary['frames']:,} frames; pairs are {summary['goal_offset']} steps apart"
-    )
-    return table([head, ""], rows)
 
 
 def timing(summary: Mapping[str, Any]) -> str:

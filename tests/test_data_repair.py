@@ -75,12 +75,14 @@ def test_discrete_actions_and_no_states(tmp_path: Path) -> None:
     walks = make_episodes(discrete=True)
     walks[2].actions[11] = 9
     with StoreWriter(tmp_path / "store", write(tmp_path / "with", walks, state_names=("x", "y")).meta) as writer:
-        for walk in walks:
-            writer.append(walk.frames, walk.actions, walk.states, text="go")
+        for number, walk in enumerate(walks):
+            writer.append(walk.frames, walk.actions, walk.states, text="go", group=number if number < 6 else None)
     store = Store(tmp_path / "store")
     fixed = repair(store, check(store), tmp_path / "fixed")
     assert fixed.num_episodes == EPISODES + 1
     assert set(fixed.episodes.text) == {"go"}
+    assert fixed.episodes.group[:7].tolist() == [0, 1, 2, 2, 3, 4, 5]  # both parts of one that was cut
+    assert (fixed.episodes.group[7:] < 0).all()
     assert check(fixed).findings == ()
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -638,6 +638,66 @@ def test_split_depends_on_the_seed() -> None:
 def test_bad_split(num_episodes: int, held_out: float) -> None:
     with pytest.raises(ValueError, match=r"^(num_episodes|held_out)=") as error:
         split_episodes(num_episodes, held_out=held_out, seed=0)
+    one_line(error)
+
+
+def grouped(path: Path, groups: Sequence[int | None]) -> Store:
+    """Write a store of one-frame episodes in these groups."""
+    with StoreWriter(path, StoreMeta(task="arm", image_size=8, action_kind="continuous", action_size=2)) as writer:
+        for group in groups:
+            writer.append(np.zeros((1, 8, 8, 3), np.uint8), np.zeros((1, 2), np.float32), group=group)
+    return Store(path)
+
+
+def test_a_group_is_held_out_whole(tmp_path: Path) -> None:
+    few = grouped(tmp_path / "few", [3, 0, 1, 2, 0, 1])
+    many = grouped(tmp_path / "many", [0, 1, 2, 3] * 25)
+    for seed in range(8):
+        held = []
+        for store in (few, many):
+            train, test = store.split(held_out=0.3, seed=seed)
+            assert train.dtype == test.dtype == np.int64
+            assert sorted([*train, *test]) == list(range(store.num_episodes))
+            inside, outside = (set(store.episodes.group[part].tolist()) for part in (train, test))
+            assert (len(outside), inside & outside) == (1, set())
+            held.append(outside)
+        assert held[0] == held[1]  # the same ones, however many episodes there are of each
+    one = grouped(tmp_path / "one", [7, 7, 7])
+    with pytest.raises(ValueError, match=r"^group: all 3 episodes are of one, and a split needs at least 2; [^\n]*$"):
+        one.split(held_out=0.1, seed=0)
+
+
+def test_episodes_without_a_group_are_split_as_ever(tmp_path: Path) -> None:
+    store = grouped(tmp_path / "none", [None] * 20)
+    assert (store.episodes.group < 0).all()
+    assert len(set(store.episodes.group.tolist())) == 20
+    mixed = grouped(tmp_path / "mixed", [None, 5, None, 5])
+    assert (mixed.episodes.group[1], mixed.episodes.group[3]) == (5, 5)
+    assert len(set(mixed.episodes.group.tolist())) == 3
+    for seed in range(3):
+        train, test = store.split(held_out=0.2, seed=seed)
+        order = np.random.default_rng(seed).permutation(20)  # as before there were groups
+        np.testing.assert_array_equal(test, np.sort(order[:4]))
+        np.testing.assert_array_equal(train, split_episodes(20, held_out=0.2, seed=seed)[0])
+
+
+def test_a_table_of_before_there_were_groups_is_read_and_continued(tmp_path: Path) -> None:
+    path = grouped(tmp_path / "store", [None, None]).path
+    table = pq.read_table(path / "episodes.parquet").drop_columns(["group"])
+    pq.write_table(table, path / "episodes.parquet")
+    assert (Store(path).episodes.group < 0).all()
+    assert grouped(path, [4]).episodes.group.tolist()[2] == 4
+
+
+def test_a_bad_group_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^group=-1: must not be negative; "):
+        grouped(tmp_path / "bad", [-1])
+    path = grouped(tmp_path / "store", [1, 1]).path
+    table = pq.read_table(path / "episodes.parquet")
+    place = table.schema.get_field_index("group")
+    pq.write_table(table.set_column(place, "group", [pa.array([1, -3])]), path / "episodes.parquet")
+    with pytest.raises(ValueError, match=r"episodes\.parquet: has a group below 0, -3; ") as error:
+        Store(path)
     one_line(error)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 import disc_world
 from disc_world import EPISODES, LENGTH, Episode, draw, make_episode, make_episodes, write
-from lewm.data import Store, split_episodes
+from lewm.data import Store, StoreWriter, split_episodes
 from lewm.data.check import check_frames, check_twins
 from lewm.data.check.findings import Finding, Span
 from lewm.data.check.store_check import CheckResult, check_store
@@ -322,6 +322,17 @@ def test_held_out_episode_that_equals_a_training_episode(tmp_path: Path, walks: 
     walks[held_out[1]] = change(walks[training[3]])
     finding = only(found(tmp_path, walks), "warning", "leakage", (held_out[1], 0, LENGTH))
     assert f"held-out episode {held_out[1]} nearly equals training episode {training[3]} (" in finding.message
+
+
+def test_equal_episodes_of_one_group_are_no_leakage(tmp_path: Path, walks: list[Episode]) -> None:
+    training, held_out = sides()
+    walks[held_out[1]] = walks[training[3]]
+    with StoreWriter(tmp_path / "store", write(tmp_path / "other", walks).meta) as writer:
+        for number, walk in enumerate(walks):
+            group = training[3] if number == held_out[1] else number
+            writer.append(walk.frames, walk.actions, walk.states, group=group)
+    names = {finding.name for finding in check(Store(tmp_path / "store")).findings}
+    assert names == {"equal-episodes"}
 
 
 def test_training_episode_that_comes_twice(tmp_path: Path, walks: list[Episode]) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ collect_module = importlib.import_module("lewm.envs.collector")
 def assert_same(store: Store, other: Store) -> None:
     for name in ("frames", "actions", "states"):
         np.testing.assert_array_equal(getattr(store, name), getattr(other, name))
-    for name in ("start", "length", "seed"):
+    for name in ("start", "length", "seed", "group"):
         np.testing.assert_array_equal(getattr(store.episodes, name), getattr(other.episodes, name))
 
 
@@ -117,11 +118,11 @@ def test_bad_settings_are_refused_before_anything_is_written(tmp_path: Path, set
     assert not (tmp_path / "store").exists()
 
 
-def fail_at_one(task_name: str, image_size: int, index: int, length: int, seed: int):
+def fail_at_one(plan: Any, index: int):
     """Stand in for a worker's task, and fail in the second episode."""
     if index == 1:
         raise ArithmeticError("no good\nsecond line")
-    return collect_module._collect_episode(make_task(task_name, image_size), index, length, seed)
+    return collect_module._collect_episode(plan, index)
 
 
 def die(*_: object) -> None:
@@ -133,7 +134,7 @@ def die(*_: object) -> None:
 def test_a_failing_worker_gives_one_line_and_keeps_the_episodes_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(collect_module, "_work", fail_at_one)
+    monkeypatch.setattr(collect_module, "_collect_episode", fail_at_one)
     with pytest.raises(RuntimeError, match=r"^episode=1: a worker failed \(ArithmeticError: no good\); [^\n]*$"):
         gather(tmp_path / "store", workers=2)
     assert Store(tmp_path / "store").num_episodes == 1
@@ -141,7 +142,7 @@ def test_a_failing_worker_gives_one_line_and_keeps_the_episodes_before(
 
 @pytest.mark.slow
 def test_a_killed_worker_gives_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collect_module, "_work", die)
+    monkeypatch.setattr(collect_module, "_collect_episode", die)
     with pytest.raises(RuntimeError, match=r"^episode=0: a worker failed \(BrokenProcessPool[^\n]*$"):
         gather(tmp_path / "store", workers=2)
     assert not (tmp_path / "store").exists()

@@ -4,13 +4,14 @@ import dataclasses
 import json
 import pickle
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 
 import lewm
 from lewm import pretrained
-from lewm.config import PlanConfig
+from lewm.config import EvalProtocol, PlanConfig
 from lewm.envs import TASKS
 from lewm.envs.collector import task_meta
 from lewm.families.family import make_model
@@ -82,7 +83,8 @@ def test_models_that_come_with_the_package_are_whole() -> None:
         assert (loaded.config.action.kind, loaded.config.action.size) == (task.action_kind, task.action_size)
         assert loaded.config.data.path == loaded.config.train.encoder_from == ""  # no machine's paths
         files = {file.name for file in (pretrained.FOLDER / name).iterdir()}
-        assert files == {CONFIG, SPEC, WEIGHTS, COST, "metrics.json"}
+        lists = {f"starts-{protocol}.json" for protocol in get_args(EvalProtocol)} if name == "push-t" else set()
+        assert files == {CONFIG, SPEC, WEIGHTS, COST, "metrics.json"} | lists
         assert loaded.cost is not None
         described = spec_of_meta(task_meta(task, image_size=loaded.config.model.image_size), loaded.config)
         assert dataclasses.replace(described, package_version=loaded.spec.package_version) == loaded.spec

@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from lewm.config import Config, EvalConfig
-from lewm.data import ClipSampler, Store, split_episodes
+from lewm.data import ClipSampler, Store
 from lewm.device import resolve_device
 from lewm.envs import collect
 from lewm.evaluate import evaluate_run
@@ -153,7 +153,7 @@ def measure_step(config: Config, store: Store, *, warmup: int, steps: int) -> di
     """Measure training steps: synchronised ones one by one, then as training takes them, looking every few steps."""
     device = resolve_device(config.device)
     config = with_data(config, store)
-    episodes, _ = split_episodes(store.num_episodes, held_out=config.data.held_out, seed=config.data.split_seed)
+    episodes, _ = store.split(held_out=config.data.held_out, seed=config.data.split_seed)
     sampler = ClipSampler(
         store,
         episodes,

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import Positional
@@ -25,6 +25,10 @@ class Collect:
     """Height and width of a frame in pixels; if not given, the task's own."""
     episode_length: int = 100
     """Frames of an episode."""
+    behaviour: Literal["scripted", "demos"] = "scripted"
+    """Who acts: the task's own policy, or noisy replays of human demonstrations (push-t)."""
+    demos: Annotated[Path | None, tyro.conf.arg(metavar="ZARR")] = None
+    """The demonstrations to replay: the public pusht_cchi_v7_replay.zarr."""
     seed: int = 0
     """Seed of everything that is drawn."""
     workers: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
@@ -44,6 +48,8 @@ def command(argv: list[str]) -> None:
             episodes=args.episodes,
             image_size=args.image_size,
             episode_length=args.episode_length,
+            behaviour=args.behaviour,
+            demos=args.demos,
             seed=args.seed,
             workers=args.workers,
         )

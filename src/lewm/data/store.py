@@ -4,7 +4,7 @@
     frames.npy         (T, height, width, 3) uint8, the frames of all episodes one after the other
     actions.npy        (T, A) float32, or (T,) int64 for discrete actions; none for images without actions
     states.npy         (T, S) float32, only when the task knows its state
-    episodes.parquet   one row an episode: start, length, source, seed, text
+    episodes.parquet   one row an episode: start, length, source, seed, text, group
 
 An episode of L frames has L actions: action t is taken at frame t, and the last one leads out of the episode. The
 episode table is the truth. The arrays grow first and the table is then replaced in one step, so that an episode is in
@@ -24,6 +24,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from lewm.config import ControlMode
 from lewm.config.checks import shown
@@ -151,6 +152,8 @@ class Episodes:
         source: where each episode comes from.
         seed: (E,) int64, the seed it was collected with, or the episode's number in the recording it comes from.
         text: the task of each episode in words, or nothing.
+        group: (E,) int64, what each episode was made from, such as a demonstration: training and evaluation never
+            share a group. An episode that was given none has a negative number, which no other has.
     """
 
     start: npt.NDArray[np.int64]
@@ -158,6 +161,7 @@ class Episodes:
     source: list[str]
     seed: npt.NDArray[np.int64]
     text: list[str]
+    group: npt.NDArray[np.int64]
 
 
 class Store:
@@ -181,8 +185,10 @@ class Store:
         table = read_table(self.path / EPISODES)
         start, length, seed = (table[name].to_numpy() for name in ("start", "length", "seed"))
         source, text = table["source"].to_pylist(), table["text"].to_pylist()
-        self.episodes: Episodes = Episodes(start=start, length=length, source=source, seed=seed, text=text)
         self.num_episodes: int = len(start)
+        own = pa.array(np.arange(self.num_episodes) - self.num_episodes)  # below 0, in the order of the episodes
+        group = pc.coalesce(table["group"].combine_chunks(), own).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
+        self.episodes: Episodes = Episodes(start=start, length=length, source=source, seed=seed, text=text, group=group)
         self.num_frames: int = int(length.sum())
         if self.num_episodes == 0:
             raise ValueError(f"{self.path}: holds no complete episode; collect or import data into it first")
@@ -209,6 +215,14 @@ class Store:
             raise ValueError(f"episode={index}: {self.path} has {self.num_episodes}; use 0 to {self.num_episodes - 1}")
         start = int(self.episodes.start[index])
         return slice(start, start + int(self.episodes.length[index]))
+
+    def split(self, *, held_out: float, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Split the episodes, whole groups of them, into those for training and those held out; see `split_episodes`.
+
+        Raises:
+            ValueError: as `split_episodes`.
+        """
+        return split_episodes(self.num_episodes, held_out=held_out, seed=seed, group=self.episodes.group)
 
     def validate(self) -> None:
         """Check the values that training relies on: finite actions and states, discrete actions in range.
@@ -330,6 +344,7 @@ class StoreWriter:
         source: str = "",
         seed: int = 0,
         text: str = "",
+        group: int | None = None,
     ) -> None:
         """Write one complete episode.
 
@@ -343,16 +358,20 @@ class StoreWriter:
             source: where the episode comes from.
             seed: the seed it was collected with, or its number in the recording it comes from.
             text: its task in words.
+            group: number, from 0, of what several episodes were made from, so that they are held out together.
 
         Raises:
-            ValueError: a shape or type differs from the store's.
+            ValueError: a shape or type differs from the store's, or the group is below 0.
             OSError: the disk is full, or could not be written; the episode is not in the store, all others are.
         """
         if self._lock.closed:
             raise ValueError(f"{self.path}: this writer is closed; open a new one to append")
         rows = self._checked(frames, actions, states)
+        if group is not None and group < 0:
+            raise ValueError(f"group={group}: must not be negative; number groups from 0, or leave it out")
         start, length = self.num_frames, len(rows["frames"])
         added = {"start": [start], "length": [length], "source": [source], "seed": [int(seed)], "text": [text]}
+        added["group"] = [group]
         table = pa.concat_tables([self._table, pa.table(added, schema=TABLE_SCHEMA)]).combine_chunks()
         with plain_os_error(self.path, _KEPT):
             try:
@@ -469,28 +488,36 @@ class StoreWriter:
 
 
 def split_episodes(
-    num_episodes: int, *, held_out: float, seed: int
+    num_episodes: int, *, held_out: float, seed: int, group: npt.NDArray[np.int64] | None = None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Split episodes into those for training and those held out, fixed by the seed.
 
+    Stores that have the same groups hold out the same ones, however many episodes they have of each.
+
     Args:
         num_episodes: episodes of the store.
-        held_out: share that is held out, between 0 and 1; at least one episode falls on either side.
+        held_out: share of the groups that is held out, between 0 and 1; at least one falls on either side.
         seed: seed of the split.
+        group: (E,) the group of each episode; None makes each its own.
 
     Returns:
         Training episodes and held-out episodes: sorted int64 arrays.
 
     Raises:
-        ValueError: fewer than two episodes, or a share that is not between 0 and 1.
+        ValueError: fewer than two episodes or groups, or a share that is not between 0 and 1.
     """
     if num_episodes < 2:
         raise ValueError(f"num_episodes={num_episodes}: a split needs at least 2; collect more episodes")
     if not 0.0 < held_out < 1.0:
         raise ValueError(f"held_out={held_out}: must lie between 0 and 1; use 0.1")
-    count = min(max(round(held_out * num_episodes), 1), num_episodes - 1)
-    order = np.random.default_rng(seed).permutation(num_episodes).astype(np.int64)
-    return np.sort(order[count:]), np.sort(order[:count])
+    each, member = np.unique(np.arange(num_episodes) if group is None else group, return_inverse=True)
+    groups = len(each)
+    if groups < 2:
+        raise ValueError(f"group: all {num_episodes} episodes are of one, and a split needs at least 2; add others")
+    count = min(max(round(held_out * groups), 1), groups - 1)
+    order = np.random.default_rng(seed).permutation(groups)
+    out = np.isin(member, order[:count])
+    return np.flatnonzero(~out), np.flatnonzero(out)
 
 
 def _is_count(value: object, *, most: int = _MOST) -> bool:

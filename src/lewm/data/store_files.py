@@ -32,8 +32,10 @@ TABLE_SCHEMA = pa.schema(
         ("source", pa.string()),
         ("seed", pa.int64()),
         ("text", pa.string()),
+        ("group", pa.int64()),  # may be empty, and earlier versions wrote none
     ]
 )
+_MAY_LACK = "group"
 
 
 def take_lock(lock: IO[bytes], path: Path) -> None:
@@ -74,17 +76,23 @@ def read_table(path: Path) -> pa.Table:
     try:
         with pq.ParquetFile(pa.BufferReader(path.read_bytes()), page_checksum_verification=True) as file:
             # no threads: Arrow aborts a process that ends while its threads are still starting (apache/arrow 34314)
-            table = file.read(TABLE_SCHEMA.names, use_threads=False)
+            columns = [name for name in TABLE_SCHEMA.names if name != _MAY_LACK or name in file.schema_arrow.names]
+            table = file.read(columns, use_threads=False)
+        if _MAY_LACK not in columns:
+            table = table.append_column(_MAY_LACK, pa.nulls(table.num_rows, pa.int64()))
         table = table.select(TABLE_SCHEMA.names).cast(TABLE_SCHEMA)
         table.validate(full=True)  # of texts only this reads the bytes
     except (pa.ArrowException, KeyError, OSError, UnicodeDecodeError) as error:  # the last of a column's name
         reason = shorten(error, _LONGEST_REASON)
         raise ValueError(f"{path}: is not an episode table ({reason}); restore it or write the store again") from error
-    if any(column.null_count for column in table.columns):
+    if any(table[name].null_count for name in TABLE_SCHEMA.names if name != _MAY_LACK):
         raise ValueError(f"{path}: has empty cells; restore it or write the store again")
     start, length = table["start"].to_numpy(), table["length"].to_numpy()
     if (length < 1).any() or (start != np.cumsum(length) - length).any():
         raise ValueError(f"{path}: episodes must follow one another without gaps; restore it or write the store again")
+    group = table[_MAY_LACK].drop_null().to_numpy()
+    if (group < 0).any():
+        raise ValueError(f"{path}: has a group below 0, {group.min()}; restore it or write the store again")
     return table
 
 

@@ -48,7 +48,7 @@ from torch import Tensor
 
 from lewm.config import Config, PlanConfig
 from lewm.data.importers.images import LABEL
-from lewm.data.store import Store, split_episodes
+from lewm.data.store import Store
 from lewm.envs import TASKS, Rule, Task, make_task
 from lewm.envs.registry import known_task
 from lewm.evaluate.angles import RADIANS, full_turns
@@ -112,6 +112,8 @@ class Evaluation:
     spec: RunSpec
     proposal: Proposal | None = None
     """The run's proposal, if it has one."""
+    starts: Starts | None = None
+    """Where episodes start and end in place of a draw from the held-out episodes, of the configured protocol."""
 
     @property
     def cost(self) -> GoalCost:
@@ -171,7 +173,7 @@ def open_run(
         raise ValueError(f"data={path}: is of task {store.meta.task}, and the model of {own}; give a store of {own}")
     if fit_episodes is None:
         share, seed = settings.data.held_out, settings.data.split_seed
-        train, held_out = split_episodes(store.num_episodes, held_out=share, seed=seed)
+        train, held_out = store.split(held_out=share, seed=seed)
     else:
         train, held_out = np.split(np.arange(store.num_episodes), [fit_episodes])
     task = make_task(own, loaded.spec.image_size) if has_simulator(loaded.spec, store) else None
@@ -593,8 +595,13 @@ def _measure_pose(of: Evaluation, task: Task) -> dict[str, Any] | None:
 
 
 def draw_starts(of: Evaluation, task: Task, rule: Rule | None = None) -> Starts:
-    """Draw the closed loop's starts by the protocol, and by its rule for the task if no other is given."""
+    """Draw the closed loop's starts by the protocol, and by its rule for the task if no other is given.
+
+    Starts that come with the model are taken as they are, from the first on, unless the rule is another.
+    """
     settings = of.config.eval
+    if of.starts is not None and rule is None:
+        return of.starts.first(settings.episodes)
     return make_starts(
         of.store,
         of.held_out,
@@ -639,7 +646,7 @@ def measure_policy(
         "planner": config.plan.planner,
         "protocol": config.eval.protocol,
         "episodes": len(starts.index),
-        "start_episodes": len(np.unique(episode_of(of.store, starts.index))),
+        "start_episodes": len(np.unique(starts.episodes(of.store))),
         "start_candidates": starts.candidates,
         "presolved": starts.presolved,
         "starts_left_out": starts.left_out,

@@ -1,5 +1,6 @@
 """Measure a model that comes with the package, on episodes that are collected for it and kept nowhere."""
 
+import dataclasses
 import math
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ from lewm.device import resolve_device
 from lewm.envs import collect
 from lewm.evaluate.evaluation import Evaluation, evaluate_model, open_run, plan_model
 from lewm.evaluate.goal_reading import closed_loop_goal
-from lewm.pretrained import pretrained_run
+from lewm.evaluate.starts import read_starts
+from lewm.pretrained import pretrained_run, pretrained_starts
 from lewm.run_spec import load_spec
 from lewm.train.checkpoint import load_config
 
@@ -20,6 +22,8 @@ FRESH_SEED = 1_000_000
 """Added to the seed for episodes that training has not seen: stores to train on are collected with smaller seeds."""
 STARTS_PER_EPISODE = 4
 """By the standard protocol; the others leave starts out, and one a collected episode is what they find."""
+LISTED_OFFSET = 25
+"""Environment steps between a start and its goal, in the lists that come with a model."""
 EPISODE_LENGTH = 100
 FIT_EPISODES = 40
 """Episodes that probes are fitted to, apart from those that are held out."""
@@ -29,11 +33,12 @@ FIT_EPISODES = 40
 def open_pretrained(
     name: str, *, data: str | Path | None, device: str | None, config: Config | None, fit: bool, progress: bool
 ) -> Iterator[Evaluation]:
-    """Load a model that comes with the package, with data to measure it on.
+    """Load a model that comes with the package, with data to measure it on, and with its own starts if it has some.
 
     Args:
         name: One of `lewm.pretrained.pretrained_names()`, which is the name of its task.
-        data: Store, split as training splits; None collects fresh episodes, which last as long as the context.
+        data: Store, split as training splits, whose starts are used; None collects fresh episodes, which last as long
+            as the context.
         device: auto, cpu, cuda or mps; None takes the model's setting.
         config: Settings whose `eval`, `plan` and `seed` replace the model's; None keeps those.
         fit: Collect episodes to fit probes to as well.
@@ -49,7 +54,13 @@ def open_pretrained(
     own = load_config(run)
     resolve_device(device or own.device)  # refused here, and not after minutes of collecting
     settings, fit_episodes = config or own, FIT_EPISODES if fit else 0
-    per_episode = STARTS_PER_EPISODE if settings.eval.protocol == "standard" else 1
+    listed = pretrained_starts(name, settings.eval.protocol)
+    if listed is not None and settings.eval.goal_offset != LISTED_OFFSET:
+        raise ValueError(
+            f"eval.goal_offset={settings.eval.goal_offset}: the goals that come with {name} are {LISTED_OFFSET} steps "
+            f"from their starts; use {LISTED_OFFSET}, or give a store by --data"
+        )
+    per_episode = STARTS_PER_EPISODE if listed is not None or settings.eval.protocol == "standard" else 1
     with tempfile.TemporaryDirectory(prefix="lewm-") as folder:
         store = collect(
             load_spec(run).task,
@@ -61,7 +72,10 @@ def open_pretrained(
             workers=1,  # soon done, and scripts need no guard against processes that start anew
             progress=progress,
         )
-        yield open_run(run, data=store.path, device=device, config=config, fit_episodes=fit_episodes)
+        of = open_run(run, data=store.path, device=device, config=config, fit_episodes=fit_episodes)
+        if listed is not None and of.task is not None:
+            of = dataclasses.replace(of, starts=read_starts(listed, of.task))
+        yield of
 
 
 def plan_pretrained(

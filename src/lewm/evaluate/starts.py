@@ -1,16 +1,21 @@
-"""Where closed-loop episodes start and what they are to reach: the draw from held-out trajectories, and its file."""
+"""Where closed-loop episodes start and what they are to reach: the draw from held-out trajectories, and its file.
+
+Such a file also comes with a model of the package whose starts are of no store that is at hand.
+"""
 
 import hashlib
 import json
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lewm.config import EvalProtocol
+from lewm.config.checks import shown
 from lewm.data.store import Store
-from lewm.envs import Rule
+from lewm.envs import Rule, Task
 from lewm.evaluate.frames import episode_of
 from lewm.plan import Region
 
@@ -22,12 +27,13 @@ class Starts:
     """Where episodes start, at a moment of a held-out trajectory, and where they shall end.
 
     Args:
-        index: (E,) the start's frame in the store.
+        index: (E,) the start's frame in the store; where `episode` is given, in that episode.
         state: (E, S) the start's state.
         goal_state: (E, S) the goal's state; NaN where the goal is more than one state.
         goal_frame: (E, height, width, 3) uint8, the goal's frame; black where the goal has none.
         region: What the model's plans are to reach instead of the goal's frame, for a goal given by the state.
-        goal_index: (E,) the goal's frame in the store; None where it is none of its frames.
+        goal_index: (E,) the goal's frame, counted as the start's; None where it is none of the data's frames.
+        episode: (E,) what the start was taken from, of starts that are not of the store; None of those that are.
         candidates: Starts that there were to draw from.
         presolved: Those of them that were left out because they are at the goal already.
         left_out: Those that were left out because the protocol does not count them.
@@ -39,6 +45,7 @@ class Starts:
     goal_frame: NDArray[np.uint8]
     region: Region | None = None
     goal_index: NDArray[np.int64] | None = None
+    episode: NDArray[np.int64] | None = None
     candidates: int = 0
     presolved: int = 0
     left_out: int = 0
@@ -52,7 +59,12 @@ class Starts:
             goal_state=self.goal_state[:count],
             goal_frame=self.goal_frame[:count],
             goal_index=None if self.goal_index is None else self.goal_index[:count],
+            episode=None if self.episode is None else self.episode[:count],
         )
+
+    def episodes(self, store: Store) -> NDArray[np.int64]:
+        """Return the number of the episode (E,) that each start was taken from."""
+        return episode_of(store, self.index) if self.episode is None else self.episode
 
 
 def make_starts(
@@ -134,7 +146,7 @@ def starts_text(starts: Starts, store: Store, *, protocol: EvalProtocol, seed: i
     Each has its `episode`, its `row` and its goal's `goal_row` in the store, and both true states.
     """
     rows = zip(
-        episode_of(store, starts.index).tolist(),
+        starts.episodes(store).tolist(),
         starts.index.tolist(),
         [None] * len(starts.index) if starts.goal_index is None else starts.goal_index.tolist(),
         starts.state,
@@ -149,6 +161,39 @@ def starts_text(starts: Starts, store: Store, *, protocol: EvalProtocol, seed: i
     ]
     head = json.dumps({"protocol": protocol, "seed": seed, "state_names": list(store.meta.state_names)})
     return head[:-1] + ', "starts": [\n' + ",\n".join(listed) + "\n]}\n"
+
+
+def read_starts(path: Path, task: Task) -> Starts:
+    """Read a list of starts that is of no store at hand, in the form of `starts_text`.
+
+    Args:
+        path: The file.
+        task: What draws the goals' frames.
+
+    Raises:
+        ValueError: If the file is damaged, or of another task.
+    """
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        rows, names = listed["starts"], listed["state_names"]
+        episode, index, goal_index = (np.array([row[key] for row in rows]) for key in ("episode", "row", "goal_row"))
+        state, goal_state = (np.array([row[key] for row in rows], np.float32) for key in ("state", "goal_state"))
+        numbers = all(array.dtype == np.int64 and array.ndim == 1 for array in (episode, index, goal_index))
+        shape = (len(rows), len(task.state_names))
+        states = all(array.shape == shape and np.isfinite(array).all() for array in (state, goal_state))
+        if not (rows and numbers and states and tuple(names) == task.state_names):
+            raise ValueError(f"must hold numbers of {', '.join(task.state_names)}")
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{path}: is no list of starts ({shown(error)}); install the package again") from error
+    return Starts(
+        index,
+        state,
+        goal_state,
+        task.render_states(goal_state),
+        goal_index=goal_index,
+        episode=episode,
+        candidates=len(rows),
+    )
 
 
 def digest(text: str) -> str:

@@ -1,11 +1,12 @@
 """Trained models that come with the package: a folder each, named after the task, that holds a run's files.
 
-`config.json`, `spec.json`, `weights.safetensors`, and `metrics.json`, what was measured when it was made. Loading
-executes nothing.
+`config.json`, `spec.json`, `weights.safetensors`, and `metrics.json`, what was measured when it was made. If there is a
+`starts-PROTOCOL.json`, it lists where to plan from; otherwise episodes are collected for it. Loading executes nothing.
 """
 
 from pathlib import Path
 
+from lewm.config import EvalProtocol
 from lewm.names import did_you_mean
 from lewm.train.checkpoint import CONFIG, LoadedRun, load_run
 
@@ -30,6 +31,12 @@ def pretrained_run(name: str) -> Path:
         remedy = did_you_mean(name, names, "give one of them")
         raise ValueError(f"pretrained={name}: must be one of {', '.join(names)}; {remedy}")
     return FOLDER / name
+
+
+def pretrained_starts(name: str, protocol: EvalProtocol) -> Path | None:
+    """Return the list of starts that comes with a model for a protocol; None where episodes are collected instead."""
+    path = pretrained_run(name) / f"starts-{protocol}.json"
+    return path if path.is_file() else None
 
 
 def load_pretrained(name: str, device: str | None = None) -> LoadedRun:

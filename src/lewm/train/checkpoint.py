@@ -16,7 +16,7 @@ from lewm.config import ActionConfig, Config, EncoderSettings
 from lewm.config.checks import shown
 from lewm.config.typed import build
 from lewm.data.action_range import action_range
-from lewm.data.store import Store, split_episodes
+from lewm.data.store import Store
 from lewm.device import resolve_device
 from lewm.families import from_json, to_json
 from lewm.families.family import Family, make_model
@@ -300,7 +300,7 @@ def with_data(config: Config, store: Store) -> Config:
     meta, action_values = store.meta, {}
     if meta.action_kind == "continuous":
         store.validate()  # what is not finite has no range
-        train, _ = split_episodes(store.num_episodes, held_out=config.data.held_out, seed=config.data.split_seed)
+        train, _ = store.split(held_out=config.data.held_out, seed=config.data.split_seed)
         action_values = dataclasses.asdict(action_range(store, train, quantile=config.data.change_quantile))
     encoder_from = config.train.encoder_from
     if meta.action_kind == "none":  # images: a clip is one frame, and nothing is planned

@@ -6,7 +6,7 @@ from pathlib import Path
 from lewm.config import Config
 from lewm.data.action_range import action_range
 from lewm.data.cameras import camera_specs
-from lewm.data.store import Store, StoreMeta, split_episodes
+from lewm.data.store import Store, StoreMeta
 from lewm.envs.registry import known_task
 from lewm.run_spec import RunSpec
 from lewm.version import __version__
@@ -24,7 +24,7 @@ def spec_of(store: Store, config: Config) -> RunSpec:
     """
     action, data = config.action, config.data
     if action.kind == "continuous" and not action.low:  # of a version that did not measure them
-        train, _ = split_episodes(store.num_episodes, held_out=data.held_out, seed=data.split_seed)
+        train, _ = store.split(held_out=data.held_out, seed=data.split_seed)
         measured = dataclasses.asdict(action_range(store, train, quantile=data.change_quantile))
         config = dataclasses.replace(config, action=dataclasses.replace(action, **measured))
     return spec_of_meta(store.meta, config)

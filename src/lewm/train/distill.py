@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-from lewm.data.store import Store, split_episodes
+from lewm.data.store import Store
 from lewm.families.family import WorldModel
 from lewm.files import check_file
 from lewm.plan.proposal import ProposalSettings
@@ -51,7 +51,7 @@ def distill_run(
     store = Store(path)
     require_fit(store, config, run)
     store.validate()
-    train, held_out = split_episodes(store.num_episodes, held_out=config.data.held_out, seed=config.data.split_seed)
+    train, held_out = store.split(held_out=config.data.held_out, seed=config.data.split_seed)
     train = training_part(train, config.data)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} in"))
     with locked(run), progress_bars(*columns, TimeRemainingColumn(), TextColumn("left"), show=progress) as bars:

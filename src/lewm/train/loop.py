@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lewm.config import Config, DataConfig
 from lewm.data.sampler import ClipSampler
-from lewm.data.store import Store, split_episodes
+from lewm.data.store import Store
 from lewm.device import resolve_device
 from lewm.distributed import any_rank, rank, world_size
 from lewm.families.family import Family, WorldModel, family_of, make_model
@@ -176,9 +176,7 @@ def _run(config: Config, store: Store, run: Path, *, progress: bool) -> None:
 
 def _take_steps(config: Config, store: Store, run: Path, *, progress: bool) -> None:
     device, cfg = resolve_device(config.device), config.train
-    all_episodes, held_out = split_episodes(
-        store.num_episodes, held_out=config.data.held_out, seed=config.data.split_seed
-    )
+    all_episodes, held_out = store.split(held_out=config.data.held_out, seed=config.data.split_seed)
     episodes = training_part(all_episodes, config.data)
     config = family_of(config).completed(config, store)
     model = _new_model(config, store, episodes, run).to(device).train()

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lewm.config import Config
-from lewm.data.store import Store, split_episodes
+from lewm.data.store import Store
 from lewm.families.family import make_model
 from lewm.families.presets import PRESETS
 from lewm.families.published.released import read_released
@@ -54,7 +54,7 @@ def import_model(folder: str | Path, run: str | Path, data: str | Path) -> Confi
             f"import them with --image-size {size}"
         )
     check_store(store, config)
-    train, held_out = split_episodes(store.num_episodes, held_out=config.data.held_out, seed=config.data.split_seed)
+    train, held_out = store.split(held_out=config.data.held_out, seed=config.data.split_seed)
     model = make_model(config)
     model.load_state_dict(released.weights, strict=False)  # all but the moments of the actions
     if config.action.kind == "continuous":

@@ -108,4 +108,5 @@ def _copy(store: Store, part: Span, writer: StoreWriter) -> None:
         source=source,
         seed=int(episodes.seed[part.episode]),
         text=episodes.text[part.episode],
+        group=None if (group := int(episodes.group[part.episode])) < 0 else group,
     )

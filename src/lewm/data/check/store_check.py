@@ -21,7 +21,7 @@ from lewm.data.check.check_twins import check_equal_episodes, check_equal_images
 from lewm.data.check.control_mode import ControlMode, guess
 from lewm.data.check.findings import SEVERITIES, Finding, Severity, Span
 from lewm.data.lag import LagCurve, measure_lag, measure_views
-from lewm.data.store import Store, split_episodes
+from lewm.data.store import Store
 
 FEW_EPISODES = 20  # with a tenth held out, two episodes are left to judge by
 FEW_IMAGES = 1000
@@ -140,8 +140,8 @@ def check_store(
     images = store.meta.action_kind == "none"  # frames that have nothing to do with each other
     clip_span = 1 if images else (clip_frames - 1) * frame_skip + 1
     training = np.ones(store.num_episodes, dtype=bool)
-    if store.num_episodes > 1:
-        training[split_episodes(store.num_episodes, held_out=held_out, seed=split_seed)[1]] = False
+    if len(np.unique(store.episodes.group)) > 1:
+        training[store.split(held_out=held_out, seed=split_seed)[1]] = False
 
     views = look(store, whole=whole)
     kept = [view for view in views if view.thumbs is not None]
