@@ -99,7 +99,7 @@ def test_starts_that_come_with_the_model_are_planned_from(folders: tuple[Path, P
     settings = dataclasses.replace(CONFIG, eval=evaluation)
     with opened(config=settings) as of:
         starts = draw_starts(of, of.task)
-        assert starts.state.tolist() == np.float32([row["state"] for row in LISTED]).tolist()
+        np.testing.assert_array_equal(starts.state, np.array([row["state"] for row in LISTED], np.float32))
         np.testing.assert_array_equal(starts.goal_frame, of.task.render_states(starts.goal_state))
         assert starts.episodes(of.store).tolist() == [7, 9, 7]
     planning = plan_pretrained("two-room", device="cpu", config=settings, progress=False)
