@@ -31,6 +31,7 @@ class Batch:
         index: (B,) int64, each clip's first frame in the store; not on the device.
         goal: (B, height, width, 3) uint8, a later frame of each clip's episode, for families that ask for one.
         goal_steps: (B,) int64, environment steps from the clip's first frame to it.
+        states: (B, T, S) float32 at the frames, where the store has them.
     """
 
     frames: Tensor
@@ -38,6 +39,7 @@ class Batch:
     index: NDArray[np.int64]
     goal: Tensor | None = None
     goal_steps: Tensor | None = None
+    states: Tensor | None = None
 
 
 class Family(nn.Module, ABC):
@@ -81,6 +83,9 @@ class Family(nn.Module, ABC):
     @abstractmethod
     def standardise(self, mean: Tensor, std: Tensor) -> None:
         """Take mean and standard deviation (A,) of the training episodes' continuous actions."""
+
+    def standardise_states(self, names: tuple[str, ...], mean: Tensor, std: Tensor) -> None:
+        """Take names, mean and standard deviation (S,) of the training episodes' states, if the store has them."""
 
     @abstractmethod
     def parts(self) -> dict[str, nn.Module]:

@@ -19,7 +19,7 @@ from lewm.families.published.settings import PublishedSettings
 from lewm.names import did_you_mean
 
 SCHEMA_VERSION = 2
-LATER: frozenset[str] = frozenset({"eval.protocol", "plan.proposals"})
+LATER: frozenset[str] = frozenset({"eval.protocol", "plan.proposals", "model.proprio"})
 """Settings that came later: a run that does not name them had their defaults."""
 
 FAMILIES: dict[str, tuple[type[FamilySettings], str]] = {

@@ -61,19 +61,23 @@ def sent_batches(device: torch.device, sampler: ClipSampler) -> Batches:
 
     def batch(step: int) -> Batch:
         clips = sampler.batch(step)
-        return Batch(_send(clips.frames, device), _send(clips.actions, device), clips.index)
+        states = None if clips.states is None else _send(clips.states, device)
+        return Batch(_send(clips.frames, device), _send(clips.actions, device), clips.index, states=states)
 
     return batch
 
 
 def resident_batches(device: torch.device, sampler: ClipSampler) -> Batches:
-    """Move the store's frames and actions to the device, and gather there."""
-    frames, actions = (_move(array, device) for array in (sampler.store.frames, sampler.store.actions))
+    """Move the store's frames, actions and states to the device, and gather there."""
+    store = sampler.store
+    frames, actions = (_move(array, device) for array in (store.frames, store.actions))
+    states = None if store.states is None else _move(store.states, device)
 
     def batch(step: int) -> Batch:
         index = sampler.index(step)
         frame_rows, action_rows = (_send(rows, device) for rows in sampler.rows(index))
-        return Batch(frames[frame_rows], actions[action_rows].flatten(2), index)
+        there = None if states is None else states[frame_rows]
+        return Batch(frames[frame_rows], actions[action_rows].flatten(2), index, states=there)
 
     return batch
 

@@ -231,6 +231,8 @@ def _new_model(config: Config, store: Store, episodes: np.ndarray, run: Path) ->
         model.encoder.requires_grad_(False)
     if config.action.kind == "continuous":
         model.standardise(*action_moments(store, episodes))
+    if store.states is not None:
+        model.standardise_states(store.meta.state_names, *moments(store, store.states, episodes))
     return model
 
 
@@ -346,10 +348,15 @@ def training_part(episodes: np.ndarray, data: DataConfig) -> np.ndarray:
 
 def action_moments(store: Store, episodes: np.ndarray) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation (A,) of the actions of some episodes."""
+    return moments(store, store.actions, episodes)
+
+
+def moments(store: Store, rows: np.ndarray, episodes: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of a store's rows, actions or states, in some episodes."""
     total, square, count = 0.0, 0.0, 0
     for episode in episodes.tolist():
-        actions = np.asarray(store.actions[store.episode(episode)], dtype=np.float64)
-        total, square, count = total + actions.sum(0), square + (actions**2).sum(0), count + len(actions)
+        part = np.asarray(rows[store.episode(episode)], dtype=np.float64)
+        total, square, count = total + part.sum(0), square + (part**2).sum(0), count + len(part)
     mean = total / count
     std = np.sqrt(np.maximum(square / count - mean**2, 0.0))
     return torch.tensor(mean, dtype=torch.float32), torch.tensor(std, dtype=torch.float32)
