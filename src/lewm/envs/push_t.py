@@ -2,14 +2,24 @@
 
 import os
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lewm.config import ControlMode, EvalProtocol
 from lewm.envs.push_t_drawing import ARENA, Drawing
-from lewm.envs.push_t_physics import AGENT_INSIDE, REACH, SUBSTEPS, follow
+from lewm.envs.push_t_physics import (
+    AGENT_INSIDE,
+    DAMPING,
+    REACH,
+    STIFFNESS,
+    SUBSTEPS,
+    TIME_STEP,
+    WALL_RADIUS,
+    WALLS,
+    follow,
+)
 from lewm.envs.rule import PosePart, Rule
 from lewm.envs.task import Behaviour, Task, check_state, straight_within_bounds
 
@@ -24,7 +34,9 @@ _INSIDE = (7.0, 504.0)
 _CENTRE, _STEM = 45.0, 120.0
 _CLEARANCE = 80.0
 _PUSH_TO = (120.0, 392.0)
-_FEW = 32
+_APART = np.array([60, 60, 300, 300, 0, 0, 0], dtype=np.float32)
+"""A state in which nothing touches, so that the first physics step of a space leaves no contact behind."""
+_FEW = 48
 """Fewer states than this are stepped one by one, which is quicker."""
 
 
@@ -131,53 +143,74 @@ class PushT(Task):
 
 
 class _Arena:
-    """The package's environment, driven as a function from one state to the next."""
+    """The package's disc, block and walls in its physics engine, driven as a function from one state to the next."""
 
     def __init__(self) -> None:
-        self._env = _environment_class()()
-        self._reset()
+        import pymunk
+
+        env = _environment_class()()
+        env.reset()
+        self._agent, self._block = env.agent, env.block
+        env.space.remove(*env.space.shapes, *env.space.bodies)
+        static = pymunk.Body(body_type=pymunk.Body.STATIC)
+        walls = [pymunk.Segment(static, start, stop, WALL_RADIUS) for start, stop in WALLS]
+        # As the package adds them, bar before stem: the order in which contacts are found depends on it.
+        parts = sorted(self._block.shapes, key=lambda shape: -shape.area)
+        self._things = (static, *walls), (self._agent, *self._agent.shapes), (self._block, *parts)
+        self._space = pymunk.Space()
+        self._renew()
 
     def step(self, state: NDArray[np.float32], action: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the state (7,) that an action (2,) leads to."""
         import pymunk
 
-        env = self._env
-        # A new space: contacts and neighbours of earlier states are forgotten, which the physics would start from, so
-        # that the result depends on the state alone.
-        self._reset()
+        agent, block = self._agent, self._block
+        self._renew()
         self._place(state)
-        agent = env.agent
         target_x, target_y = np.clip(state[:2] + REACH * np.clip(action, -1.0, 1.0), *AGENT_INSIDE).tolist()
-        for _ in range(SUBSTEPS):  # as the package's own step does, which spends most of its time on other things
+        for _ in range(SUBSTEPS):
             (x, y), (vx, vy) = agent.position, agent.velocity
-            force_x, force_y = env.k_p * (target_x - x) - env.k_v * vx, env.k_p * (target_y - y) - env.k_v * vy
-            agent.velocity = vx + force_x * env.dt, vy + force_y * env.dt
-            env.space.step(env.dt)
-        pymunk.Body.update_position(env.block, env.dt)
-        angle = env.block.angle % (2.0 * np.pi)
-        return np.array([*agent.position, *env.block.position, angle, *agent.velocity], dtype=np.float32)
+            force_x, force_y = STIFFNESS * (target_x - x) - DAMPING * vx, STIFFNESS * (target_y - y) - DAMPING * vy
+            agent.velocity = vx + force_x * TIME_STEP, vy + force_y * TIME_STEP
+            self._space.step(TIME_STEP)
+        pymunk.Body.update_position(block, TIME_STEP)
+        angle = block.angle % (2.0 * np.pi)
+        return np.array([*agent.position, *block.position, angle, *agent.velocity], dtype=np.float32)
 
     def fits(self, state: NDArray[np.float32]) -> bool:
         """Tell whether the block is clear of the walls and of the disc."""
         self._place(state)
-        block, agent = self._env.block, self._env.agent
+        block, agent = self._block, self._agent
         corners = np.array([block.local_to_world(v) for shape in block.shapes for v in shape.get_vertices()])
         radius = next(iter(agent.shapes)).radius
         clear = all(shape.point_query(agent.position).distance > radius for shape in block.shapes)
         return clear and bool((corners > _INSIDE[0]).all() and (corners < _INSIDE[1]).all())
 
-    def _reset(self) -> None:
-        # Bodies that do not touch, so that the reset's own physics step leaves no contact behind.
-        self._env.reset(options={"reset_to_state": [60, 60, 300, 300, 0]})
+    def _renew(self) -> None:
+        """Put everything into a new space, as the package's reset does.
+
+        Contacts and neighbours of earlier states are forgotten, which the physics would start from, so that the result
+        depends on the state alone.
+        """
+        import pymunk
+
+        if self._space.shapes:
+            self._space.remove(*(thing for things in self._things for thing in things))
+        self._space = pymunk.Space()
+        self._space.damping = 0.0
+        self._block.velocity, self._block.angular_velocity = (0.0, 0.0), 0.0
+        self._place(_APART)
+        for things in self._things:
+            self._space.add(*things)
+        self._space.step(TIME_STEP)
 
     def _place(self, state: NDArray[np.float32]) -> None:
-        env, agent, block = self._env, self._env.agent, self._env.block
         x, y, block_x, block_y, angle, vx, vy = state.tolist()
-        agent.position, agent.velocity = (x, y), (vx, vy)
-        block.angle = angle  # first: it turns about the centre of gravity, and so moves the block's origin
-        block.position = (block_x, block_y)
-        for body in (agent, block):
-            env.space.reindex_shapes_for_body(body)
+        self._agent.position, self._agent.velocity = (x, y), (vx, vy)
+        self._block.angle = angle  # first: it turns about the centre of gravity, and so moves the block's origin
+        self._block.position = (block_x, block_y)
+        for body in (self._agent, self._block):
+            self._space.reindex_shapes_for_body(body)
 
 
 class _PushOrWander:
@@ -261,11 +294,4 @@ def _environment_class() -> "type[PushTEnv]":
         from gym_pusht.envs.pusht import PushTEnv
     except ImportError as error:
         raise ValueError(f"task=push-t: cannot import gym-pusht ({error}); pip install 'lewm[env]'") from error
-
-    class Environment(PushTEnv):
-        """The package's environment without counting the points in contact, which takes most of a step's time."""
-
-        def _handle_collision(self, arbiter: Any, space: Any, data: Any) -> None:
-            pass
-
-    return Environment
+    return PushTEnv

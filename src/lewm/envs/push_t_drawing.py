@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from lewm.envs.push_t_physics import WALLS
+
 if TYPE_CHECKING:
     from pygame import Surface
 
@@ -22,7 +24,6 @@ _DISC_RADIUS, _DISC_INNER, _EDGE_RADIUS = 15, 11, 2
 # The corners of bar and stem, (8, 2), as the block lies at angle 0 with its origin at 0, and where its middle is then.
 _CORNERS = np.array([(-60, 0), (60, 0), (60, 30), (-60, 30), (-15, 30), (15, 30), (15, 120), (-15, 120)], np.float64)
 _MIDDLE = 45.0
-_WALLS = ((5, 506), (5, 5)), ((5, 5), (506, 5)), ((506, 5), (506, 506)), ((5, 506), (506, 506))
 _INSIDE = (8, 503)  # between these, no pixel is a wall's
 
 
@@ -39,7 +40,7 @@ class Drawing:
         self._square = ARENA // image_size if ARENA % image_size == 0 else ARENA
         self._canvas, self._walls = _make_canvas(), _make_canvas()
         self._walls.fill(_WHITE)
-        for ends in _WALLS:
+        for ends in WALLS:
             _draw_edges(self._walls, _WALL, ends, _sides(np.array(ends)).tolist())
         self._empty = self._average(self._walls)
         self._walls.set_colorkey(_WHITE)

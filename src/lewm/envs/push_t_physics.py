@@ -19,9 +19,9 @@ Array = NDArray[np.float64]
 Step = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
 """The state (7,) after a state (7,) and an action (2,)."""
 
-SUBSTEPS, _DT, _ROUNDS = 10, 0.01, 10
+SUBSTEPS, TIME_STEP, _ROUNDS = 10, 0.01, 10
 # The disc's controller, as in the package, and its target, as the task sets it.
-_STIFFNESS, _DAMPING = 100.0, 20.0
+STIFFNESS, DAMPING = 100.0, 20.0
 REACH, AGENT_INSIDE = 100.0, (22.0, 489.0)
 _DISC_RADIUS = 15.0
 # The block has mass 1. Its middle is 45 below the middle of its bar's edge. The package takes the bar's moment twice.
@@ -31,14 +31,17 @@ _PARTS = np.array([[-60.0, 60.0, -45.0, -15.0], [-15.0, 15.0, -15.0, 75.0]]).T
 _CORNERS = _PARTS[[[0, 1, 1, 0], [2, 2, 3, 3]]]  # (2, 4, 2): x and y of the corners of bar and stem
 _OUTWARD = np.array([[0.0, 1.0, 0.0, -1.0], [-1.0, 0.0, 1.0, 0.0]])  # (2, 4): of the sides that start at the corners
 _BLOCK_RADIUS = float(np.hypot(15.0, 75.0))
-# (2, 2, 4): both ends of the middle lines of the left, top, right and bottom wall, each x and y.
-_WALLS = np.array([[[5, 5, 506, 5], [506, 5, 5, 506]], [[5, 506, 506, 506], [5, 5, 506, 506]]], dtype=np.float64)
-_WALL_RADIUS = 2.0
+# The middle lines of the left, top, right and bottom wall, from where to where.
+WALLS = ((5, 506), (5, 5)), ((5, 5), (506, 5)), ((506, 5), (506, 506)), ((5, 506), (506, 506))
+WALL_RADIUS = 2.0
+_WALLS = np.array(WALLS, dtype=np.float64).transpose(1, 2, 0)  # (2, 2, 4): both ends, each x and y
 # What the engine lets bodies overlap, and the share of the rest that it takes back in a physics step.
 _SLOP = float(np.float32(0.1))
-_TAKE_BACK = 1.0 - float(np.float32(0.9)) ** (60.0 * _DT)
+_FREE = 5.0 + WALL_RADIUS - _SLOP, 506.0 - WALL_RADIUS + _SLOP  # a corner in between is in no wall, but for this
+_TAKE_BACK = 1.0 - float(np.float32(0.9)) ** (60.0 * TIME_STEP)
 _MEMORY = 3  # physics steps after which a contact that has ended is forgotten
 _UNSETTLED = 1e-6  # what the last round may move the block; below this, the order of contacts does not matter
+_SETTLED = 1e-10  # a change of impulse after which further rounds change nothing that counts
 # Pairs of shapes that can touch, in the order in which impulses run: both parts with each wall, then with the disc.
 _WALL_PAIRS = 8
 _PAIRS = _WALL_PAIRS + 2
@@ -71,7 +74,7 @@ def step(states: NDArray[np.float32], actions: NDArray[np.float32]) -> tuple[NDA
     pose = states[:, 2:5].astype(np.float64)
     block = _shift(pose, _CENTRE)
     unsettled = np.zeros(len(states), dtype=bool)
-    rows = np.flatnonzero(_may_touch(block, places))
+    rows = np.flatnonzero(_may_move(block, places))
     if len(rows):
         block[rows], unsettled[rows] = _push(block[rows], places[:, rows], speeds[:, rows])
         pose = _shift(block, -_CENTRE)
@@ -85,8 +88,8 @@ def disc_way(states: NDArray[np.float32], actions: NDArray[np.float32]) -> tuple
     places, speeds = np.empty((2, SUBSTEPS, len(states), 2))
     place, speed = states[:, :2].astype(np.float64), states[:, 5:].astype(np.float64)
     for k in range(SUBSTEPS):
-        speed = speed + (_STIFFNESS * (target - place) - _DAMPING * speed) * _DT
-        place = place + speed * _DT
+        speed = speed + (STIFFNESS * (target - place) - DAMPING * speed) * TIME_STEP
+        place = place + speed * TIME_STEP
         places[k], speeds[k] = place, speed
     return places, speeds
 
@@ -97,12 +100,28 @@ def _shift(pose: Array, distance: float) -> Array:
     return np.stack([pose[:, 0] - distance * np.sin(angle), pose[:, 1] + distance * np.cos(angle), angle], axis=1)
 
 
-def _may_touch(block: Array, places: Array) -> NDArray[np.bool_]:
-    """Tell in which rows the block, which rests when an action starts, is near a wall or the disc's way."""
-    apart = np.square(places - block[:, :2]).sum(axis=-1).min(axis=0)
-    near = _BLOCK_RADIUS + _WALL_RADIUS
-    walls = ((block[:, :2] <= _WALLS.min() + near) | (block[:, :2] >= _WALLS.max() - near)).any(axis=1)
-    return walls | (apart <= (_BLOCK_RADIUS + _DISC_RADIUS) ** 2)
+def _may_move(block: Array, places: Array) -> NDArray[np.bool_]:
+    """Tell in which rows the block, which rests when an action starts, is touched by the disc or is in a wall."""
+    moves = np.zeros(len(block), dtype=bool)
+    near = np.square(places - block[:, :2]).sum(axis=-1).min(axis=0) <= (_BLOCK_RADIUS + _DISC_RADIUS) ** 2
+    near = np.flatnonzero(near)
+    x, y, angle = block[near].T
+    px, py = _seen(x, y, np.cos(angle), np.sin(angle), places[:, near].transpose(2, 0, 1))
+    for left, right, top, bottom in _PARTS.T:
+        squared = np.square(np.clip(px, left, right) - px) + np.square(np.clip(py, top, bottom) - py)
+        moves[near] |= squared.min(axis=0) <= _DISC_RADIUS**2 + 1e-6
+    cos, sin = np.cos(block[:, 2]), np.sin(block[:, 2])
+    for part in range(2):
+        across, down = _CORNERS[:, :, part, None]  # (4, 1)
+        for corner in (block[:, 0] + cos * across - sin * down, block[:, 1] + sin * across + cos * down):
+            moves |= (corner.min(axis=0) < _FREE[0]) | (corner.max(axis=0) > _FREE[1])
+    return moves
+
+
+def _seen(x: Array, y: Array, cos: Array, sin: Array, place: Array) -> tuple[Array, Array]:
+    """Return places (2, ..., R) as blocks see them that have their middle at x and y."""
+    across, down = place[0] - x, place[1] - y
+    return cos * across + sin * down, cos * down - sin * across
 
 
 @dataclass(slots=True)
@@ -139,7 +158,7 @@ def _push(block: Array, places: Array, speeds: Array) -> tuple[Array, NDArray[np
     memory = _Memory(len(block))
     motion = np.zeros_like(block)  # what the next physics step adds: the arena damps all speed within one
     for k in range(SUBSTEPS):
-        block = block + motion * _DT
+        block = block + motion * TIME_STEP
         x, y, angle = block.T
         cos, sin = np.cos(angle), np.sin(angle)
         found = _disc_contacts(x, y, cos, sin, places[k].T, speeds[k].T) + _wall_contacts(x, y, cos, sin)
@@ -148,7 +167,7 @@ def _push(block: Array, places: Array, speeds: Array) -> tuple[Array, NDArray[np
             motion = np.stack([cos * along - sin * across, sin * along + cos * across, turn], axis=1)
         else:
             motion = np.zeros_like(block)
-    return block + motion * _DT, memory.unsettled
+    return block + motion * TIME_STEP, memory.unsettled
 
 
 def _join(found: list[_Contacts]) -> _Contacts:
@@ -159,8 +178,7 @@ def _join(found: list[_Contacts]) -> _Contacts:
 
 def _disc_contacts(x: Array, y: Array, cos: Array, sin: Array, place: Array, speed: Array) -> list[_Contacts]:
     """Find where discs at places (2, R) with speeds (2, R) touch the rectangles."""
-    across, down = place[0] - x, place[1] - y
-    px, py = cos * across + sin * down, cos * down - sin * across
+    px, py = _seen(x, y, cos, sin, place)
     found = []
     for part, (left, right, top, bottom) in enumerate(_PARTS.T):
         gap_x, gap_y = np.clip(px, left, right) - px, np.clip(py, top, bottom) - py
@@ -203,7 +221,7 @@ def _wall_contacts(x: Array, y: Array, cos: Array, sin: Array) -> list[_Contacts
     wide, high = np.abs(cos) * half_x + np.abs(sin) * half_y, np.abs(sin) * half_x + np.abs(cos) * half_y
     middle_x, middle_y = x - sin * middle, y + cos * middle
     extent = np.stack([middle_x - wide, middle_x + wide, middle_y - high, middle_y + high])[:, :, None]  # (4, 2, 1, R)
-    (low_x, low_y), (high_x, high_y) = _WALLS.min(0)[..., None] - _WALL_RADIUS, _WALLS.max(0)[..., None] + _WALL_RADIUS
+    (low_x, low_y), (high_x, high_y) = _WALLS.min(0)[..., None] - WALL_RADIUS, _WALLS.max(0)[..., None] + WALL_RADIUS
     meet = (extent[0] <= high_x) & (extent[1] >= low_x) & (extent[2] <= high_y) & (extent[3] >= low_y)
     part, wall, rows = meet.nonzero()
     if not len(rows):
@@ -217,7 +235,7 @@ def _wall_contacts(x: Array, y: Array, cos: Array, sin: Array) -> list[_Contacts
 def _clip(rows: NDArray[np.int64], slot: NDArray[np.int64], corners: Array, ends: Array) -> list[_Contacts]:
     """Find the contacts of rectangles with corners (2, 4, N) with walls of ends (2, 2, N), of some rows (N,)."""
     normal, gap = _closest(corners, ends)
-    near = np.flatnonzero(gap <= _WALL_RADIUS)
+    near = np.flatnonzero(gap <= WALL_RADIUS)
     if not len(near):
         return []
     rows, slot, corners, ends, normal = rows[near], slot[near], corners[..., near], ends[..., near], normal[:, near]
@@ -243,7 +261,7 @@ def _clip(rows: NDArray[np.int64], slot: NDArray[np.int64], corners: Array, ends
             ((block_at_a - wall_at_a) * per_wall, (wall_at_b - block_at_a) * per_block, 4 * (1 - flipped) + a),
         )
     ):
-        on_wall = wall_a + (wall_b - wall_a) * np.clip(wall_share, 0.0, 1.0) + _WALL_RADIUS * normal
+        on_wall = wall_a + (wall_b - wall_a) * np.clip(wall_share, 0.0, 1.0) + WALL_RADIUS * normal
         on_block = block_a + (block_b - block_a) * np.clip(block_share, 0.0, 1.0)
         apart = ((on_block - on_wall) * normal).sum(axis=0)
         hit = np.flatnonzero(apart <= 0.0)
@@ -263,7 +281,42 @@ def _closest(corners: Array, ends: Array) -> tuple[Array, Array]:
     side = np.stack([along[1], -along[0]]) / np.sqrt((along * along).sum(axis=0))
     outward = np.empty((2, 6, len(every)))
     outward[:, :4], outward[:, 4], outward[:, 5] = _OUTWARD[..., None], side, -side
+    # How far each side's line is from 0, along its outward normal: where all are positive, the two overlap.
+    low, high = ends.min(axis=0), ends.max(axis=0)
+    heights = np.empty((6, len(every)))
+    heights[0], heights[1] = high[1] - corners[1, 0], corners[0, 1] - low[0]
+    heights[2], heights[3] = corners[1, 2] - low[1], high[0] - corners[0, 0]
+    reach, start = (corners * side[:, None]).sum(axis=0), (ends[0] * side).sum(axis=0)
+    heights[4], heights[5] = reach.max(axis=0) - start, start - reach.min(axis=0)
+    best = heights.argmin(axis=0)
+    gap = -heights[best, every]
+    normal = -outward[:, best, every]
+    # Of those further apart, this bound is enough. Of the others it is the distance where that side holds the closest
+    # point; where a corner does, all sides have to be asked.
+    apart = np.flatnonzero((gap > 0.0) & (gap <= WALL_RADIUS))
+    if len(apart):
+        best, every, corners, ends = best[apart], every[: len(apart)], corners[..., apart], ends[..., apart]
+        whole, backward = along[:, apart], best == 5
+        furthest = corners[:, np.where(backward, reach[:, apart].argmin(axis=0), reach[:, apart].argmax(axis=0)), every]
+        outer = _OUTWARD[:, best % 4]
+        nearer = np.where((outer * whole).sum(axis=0) < 0.0, ends[1], ends[0])
+        own = best < 4
+        first = corners[:, best % 4, every]
+        point = np.where(own, first - nearer, furthest - ends[0])
+        edge = np.where(own, corners[:, (best + 1) % 4, every] - first, -whole)
+        share = -(point * edge).sum(axis=0) / (edge * edge).sum(axis=0)
+        tips = np.flatnonzero((share <= 0.0) | (share >= 1.0))
+        if len(tips):
+            chosen = apart[tips]
+            normal[:, chosen], gap[chosen] = _between(corners[..., tips], ends[..., tips], outward[..., chosen])
+    return normal, gap
+
+
+def _between(corners: Array, ends: Array, outward: Array) -> tuple[Array, Array]:
+    """Return what `_closest` does where the two do not overlap; the outline's sides have normals (2, 6, N)."""
+    every = np.arange(corners.shape[2])
     starts, stops = np.empty((2, 2, 6, len(every)))
+    along = ends[1] - ends[0]
     nearer = np.where((outward[:, :4] * along[:, None]).sum(axis=0) < 0.0, ends[1][:, None], ends[0][:, None])
     starts[:, :4], stops[:, :4] = corners - nearer, np.roll(corners, -1, axis=1) - nearer
     far = (corners[:, :, None] * outward[:, None, 4:]).sum(axis=0).argmax(axis=0)  # (2, N)
@@ -272,16 +325,11 @@ def _closest(corners: Array, ends: Array) -> tuple[Array, Array]:
     edge = stops - starts
     share = np.clip(-(starts * edge).sum(axis=0) / (edge * edge).sum(axis=0), 0.0, 1.0)
     points = starts + share * edge
-    heights = (outward * starts).sum(axis=0)
     best = (points * points).sum(axis=0).argmin(axis=0)
-    point, facing, height, at = (
-        points[:, best, every],
-        outward[:, best, every],
-        heights[best, every],
-        share[best, every],
-    )
+    point, facing, at = points[:, best, every], outward[:, best, every], share[best, every]
     distance = np.sqrt((point * point).sum(axis=0))
-    flat = (heights >= 0.0).all(axis=0) | ((at > 0.0) & (at < 1.0))
+    flat = (at > 0.0) & (at < 1.0)
+    height = (facing * starts[:, best, every]).sum(axis=0)
     return np.where(flat, -facing, point / np.where(flat, 1.0, distance)), np.where(flat, -height, distance)
 
 
@@ -318,7 +366,7 @@ class _Memory:
         applied = np.where(age == 1, before, 0.0)
         root = np.sqrt(_INVERSE_MOMENT)
         lever = np.concatenate([contacts.normal[:, order], root * contacts.turn[None, order]])
-        aim = np.stack([contacts.speed[order], -_TAKE_BACK / _DT * np.minimum(contacts.gap[order] + _SLOP, 0.0)])
+        aim = np.stack([contacts.speed[order], -_TAKE_BACK / TIME_STEP * np.minimum(contacts.gap[order] + _SLOP, 0.0)])
 
         motion, impulse = np.zeros((3, len(self.unsettled))), np.empty(len(row))
         first = np.flatnonzero(np.diff(row, prepend=-1))
@@ -329,7 +377,7 @@ class _Memory:
             motion[:, rows], impulse[chosen], last = _rounds(
                 lever[:, chosen], aim[:, chosen], before[chosen], applied[chosen]
             )
-            self.unsettled[rows] = last * _DT > _UNSETTLED
+            self.unsettled[rows] = last * TIME_STEP > _UNSETTLED
         motion[2] *= root
         self._mark[row, 2 * pair] = self._mark[row, 2 * pair + 1] = -1
         self._impulse[row, slot], self._mark[row, slot], self._last[row, pair] = impulse, mark, k
@@ -349,19 +397,27 @@ def _rounds(lever: Array, aim: Array, before: Array, applied: Array) -> tuple[Ar
     Returns:
         The motion (3, R), the impulses (N, R) at the end, and the largest change of one in the last round (R,).
     """
-    impulse = np.stack([before, np.zeros_like(before)])
-    motion = np.zeros((3, 2, lever.shape[2]))
-    motion[:, 0] = (lever * applied).sum(axis=1)
+    count = len(before)
     weight = (lever * lever).sum(axis=0)
-    change = np.zeros_like(impulse)
-    for _ in range(_ROUNDS if len(before) > 1 else 1):  # one contact alone is settled at once
-        for j in range(len(before)):
-            missing = aim[:, j] - (lever[:, j, None] * motion).sum(axis=0)
-            after = np.maximum(impulse[:, j] + missing / weight[j], 0.0)
-            change[:, j] = after - impulse[:, j]
-            impulse[:, j] = after
-            motion += lever[:, j, None] * change[:, j]
-        if not change.any():
+    aim = (aim / weight).swapaxes(0, 1)  # (N, 2, R)
+    moved = np.stack([applied, np.zeros_like(applied)], axis=1)
+    least = np.stack([applied - before, np.zeros_like(applied)], axis=1)  # what keeps the impulses from pulling
+    # How much of each contact's speed the impulses of the others take; what one takes of its own is put in anew.
+    share = (lever[:, :, None] * lever[:, None]).sum(axis=0) / weight[:, None]  # (N, N, R)
+    share[range(count), range(count)] = 0.0
+    result, last, rows = np.empty_like(moved), np.zeros(len(weight.T)), np.arange(len(weight.T))
+    for left in reversed(range(_ROUNDS if count > 1 else 1)):  # one contact alone is settled at once
+        previous = moved.copy()
+        for j in range(count):
+            moved[j] = np.maximum(aim[j] - (share[j, :, None] * moved).sum(axis=0), least[j])
+        change = np.abs(moved - previous).max(axis=(0, 1))
+        going = np.flatnonzero(change > _SETTLED) if left else rows[:0]
+        if len(going) > 0.8 * len(rows):
+            continue
+        result[..., rows], last[rows] = moved, change
+        if not len(going):
             break
-    last = np.abs(change).max(axis=(0, 1)) if len(before) > 1 else np.zeros(lever.shape[2])
-    return motion.sum(axis=1), impulse[0], last
+        rows, aim, moved = rows[going], aim[..., going], moved[..., going]
+        least, share = least[..., going], share[..., going]
+    motion = (lever * result.sum(axis=1)).sum(axis=1)
+    return motion, before + result[:, 0] - applied, last if count > 1 else np.zeros_like(last)
