@@ -14,12 +14,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from controllers import InTorch
 from lewm.config import ActionConfig, Config
 from lewm.deploy import graphs as graphs_module
 from lewm.deploy import runtime as runtime_module
 from lewm.deploy import searching
 from lewm.deploy.export import manifest_of
-from lewm.deploy.graphs import Graph, StateReader, graphs_of
+from lewm.deploy.graphs import StateReader, graphs_of
 from lewm.deploy.manifest import StateGoals
 from lewm.deploy.runtime import Controller
 from lewm.families.family import make_model
@@ -58,24 +59,6 @@ CASES: dict[str, Config] = {
     "a discrete proposal": tiny(action__kind="discrete", action__size=4, plan__planner="proposal"),
     "a proposal of positions": replace(tiny(plan__planner="proposal", plan__hold=True), action=POSITIONS),
 }
-
-
-class InTorch:
-    """A graph with the interface of a session."""
-
-    def __init__(self, graph: Graph) -> None:
-        self._graph, self.inputs = graph, tuple(graph.inputs)
-        self.calls = 0
-
-    def __call__(self, given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        self.calls += 1
-        taken = {}
-        for name, example in self._graph.inputs.items():
-            value = np.asarray(given[name])
-            assert value.shape == example.shape, f"{name}: {value.shape} and not {tuple(example.shape)}"
-            assert str(example.dtype).removeprefix("torch.") == value.dtype.name, name
-            taken[name] = torch.from_numpy(np.array(value))
-        return {name: value.numpy() for name, value in self._graph(taken).items()}
 
 
 class World:
@@ -151,6 +134,36 @@ def test_two_robots_at_once() -> None:
     assert controller.act(world.frames[2:4]).shape == (2, 1, 2)
     with pytest.raises(ValueError, match="must be pictures of 2 environments"):
         controller.act(world.frames[0])
+
+
+@pytest.mark.parametrize("execute", [1, 3])
+def test_a_look_that_was_not_trusted_disturbs_no_loop(execute: int) -> None:
+    """The loop goes on as documented: it gives the frames of the fallback's steps, and asks what is reached."""
+    world = World(tiny(plan__execute=execute, plan__cost="tokens", plan__reached_below=1e9, model__history=2))
+    controller, many = world.controller(), min(execute, 2)
+    controller.set_goal(world.frames[0])
+    controller.act(world.frames[1])
+    assert controller.reached.tolist() == [True]
+    encode, calls = world.sessions["encode"], 0
+
+    def failing(given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        nonlocal calls
+        calls += 1
+        out = encode(given)
+        out["tokens"].fill(np.nan if calls == 1 else 1.0)
+        return out
+
+    world.sessions["encode"] = failing  # pyright: ignore[reportArgumentType]
+    steps = world.frames[None, 2 : 2 + many]
+    controller.act(steps)
+    assert controller.events.counts == {"not finite": 1}
+    assert controller.reached.tolist() == [False]
+    controller.act(steps)
+    assert controller.events.counts == {"not finite": 1}
+    assert controller.reached.tolist() == [True]
+    controller.reset()
+    with pytest.raises(ValueError, match="reached: no frame was looked at in this episode; call set_goal and act"):
+        _ = controller.reached
 
 
 @pytest.mark.parametrize(

@@ -1,79 +1,28 @@
 """The closed loop: warm start, history, and driving a toy world to the goals of pictures."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from lewm.config import ActionConfig, Config, DataConfig, PlanConfig
-from lewm.families.compact.settings import CompactSettings
-from lewm.plan import ActionSpace, LatentController, RecedingHorizon, Region, action_space, cost
+from controllers import BOTH, MOVES, SCALE, Servo, Toy, controller, picture, place_read, seeded, settings
+from lewm.config import ActionConfig, PlanConfig
+from lewm.plan import ActionSpace, LatentController, RecedingHorizon, action_space, cost
 
 B = 3
-MOVES = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], dtype=np.float32)
-SIZE = 16
-SCALE = 4  # pixels' value of one unit of the toy world
+both = pytest.mark.parametrize("kind", BOTH)
+"""Of tests that both controllers must pass; the others are of what PyTorch's alone has."""
 
 
-class Toy:
-    """Points that an action moves; the colour of a picture shows a point's place. The model knows the world exactly."""
-
-    def __init__(self, discrete: bool = False) -> None:
-        self.discrete = discrete
-        self.rollouts: list[tuple[Tensor, Tensor]] = []
-        self.encoded: list[int] = []
-
-    def encode(self, frames: Tensor, /) -> Tensor:
-        self.encoded.append(len(frames))
-        return frames[:, 0, :1, :2].float() / SCALE  # (B, 1, 2)
-
-    def rollout(self, states: Tensor, past_actions: Tensor, actions: Tensor, /) -> Tensor:
-        self.rollouts.append((states, torch.cat((past_actions, actions), dim=1)))
-        moves = torch.from_numpy(MOVES)[actions] if self.discrete else actions.unflatten(-1, (-1, 2))
-        return states[:, -1:] + moves.sum(2).cumsum(1)[:, :, None]
-
-
-def steps_to_go(tokens: Tensor, goal: Tensor) -> Tensor:
-    """Stand in for a learnt cost: the distance of the places."""
-    return (tokens - goal).norm(dim=-1).squeeze(-1)
-
-
-def picture(points: np.ndarray) -> np.ndarray:
-    """Show points (..., 2) as frames (..., SIZE, SIZE, 3)."""
-    frames = np.zeros((*points.shape[:-1], SIZE, SIZE, 3), dtype=np.uint8)
-    frames[..., :2] = np.round(points * SCALE)[..., None, None, :]
-    return frames
-
-
-def seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
-def settings(*, discrete: bool = False, frame_skip: int = 2, history: int = 1, **plan: object) -> Config:
-    return Config(
-        action=ActionConfig(kind="discrete", size=5) if discrete else ActionConfig(kind="continuous", size=2),
-        data=DataConfig(frame_skip=frame_skip),
-        model=CompactSettings(history=history, image_size=SIZE),
-        plan=PlanConfig(**{"horizon": 4, "iterations": 4, **plan}),  # type: ignore[arg-type]
-    )
-
-
-def controller(config: Config) -> tuple[Toy, LatentController]:
-    model = Toy(config.action.kind == "discrete")
-    space = action_space(config, device="cpu")
-    learnt: Any = steps_to_go
-    return model, LatentController(model, config, space, cost=learnt, batch=B, generator=seeded())
-
-
+@both
 @pytest.mark.parametrize("planner", ["cem", "mppi"])
 @pytest.mark.parametrize("hold", [False, True])
 @pytest.mark.parametrize(("discrete", "execute"), [(False, 1), (False, 2), (True, 1), (True, 2)])
-def test_each_environment_reaches_its_goal(planner: str, hold: bool, discrete: bool, execute: int) -> None:
+def test_each_environment_reaches_its_goal(kind: str, planner: str, hold: bool, discrete: bool, execute: int) -> None:
     config = settings(discrete=discrete, planner=planner, hold=hold, execute=execute, over="sum")
-    _, drive = controller(config)
+    _, drive = controller(kind, config)
     points = np.array([[20.0, 20.0], [30.0, 30.0], [10.0, 40.0]])
     goals = np.array([[28.0, 16.0], [30.0, 20.0], [16.0, 46.0]])
     drive.reset(picture(goals))
@@ -89,29 +38,31 @@ def test_each_environment_reaches_its_goal(planner: str, hold: bool, discrete: b
     assert np.linalg.norm(points - goals, axis=-1).max() < 1.5, points
 
 
+@both
 @pytest.mark.parametrize("planner", ["cem", "mppi"])
 @pytest.mark.parametrize("discrete", [False, True])
 @pytest.mark.parametrize("over", ["last", "sum"])
-def test_every_environment_moves_into_the_region_and_stays(planner: str, discrete: bool, over: str) -> None:
+def test_every_environment_moves_into_the_region_and_stays(kind: str, planner: str, discrete: bool, over: str) -> None:
     config = settings(discrete=discrete, planner=planner, over=over, execute=2)
-    model, drive = controller(config)
-    low, high = torch.tensor([24.0, -torch.inf]), torch.tensor([28.0, 30.0])
-    drive.reset(Region(lambda tokens: tokens[..., 0, :], low, high, torch.full((2,), 5.0)))
+    model, drive = controller(kind, config)
+    low, high = np.array([24.0, -np.inf]), np.array([28.0, 30.0])
+    drive.reset(place_read(low, high, scale=5.0))
     assert model.encoded == []  # there is no picture to encode
     points = np.array([[16.0, 20.0], [35.0, 36.0], [26.0, 10.0]])  # left of it, beyond a corner, and inside
     for _ in range(6):
         actions = drive.act(picture(points))
         points = points + (MOVES[actions] if discrete else actions).sum(1)
-    outside = np.maximum(low.numpy() - points, 0) + np.maximum(points - high.numpy(), 0)
+    outside = np.maximum(low - points, 0) + np.maximum(points - high, 0)
     assert outside.max() <= 0.5 / SCALE, points  # as far as a picture tells
     drive.reset(picture(np.full((B, 2), 12.0)))
     assert model.encoded[-1] == B  # and pictures are pursued again
 
 
-def test_history_and_past_actions_line_up(monkeypatch: pytest.MonkeyPatch) -> None:
+@both
+def test_history_and_past_actions_line_up(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "CPU_ROLLOUT_BATCH", B * 64)  # all candidates in one call
     config = settings(history=3, execute=2)
-    model, drive = controller(config)
+    model, drive = controller(kind, config)
     drive.reset(picture(np.full((B, 2), 30.0)))
     steps, executed = [np.full((B, 2), 20.0)], []
     frames = picture(steps[0])
@@ -132,8 +83,9 @@ def test_history_and_past_actions_line_up(monkeypatch: pytest.MonkeyPatch) -> No
         frames = picture(np.stack(steps[-2:], axis=1))
 
 
-def test_frames_older_than_the_history_are_not_encoded() -> None:
-    model, drive = controller(settings(history=1, execute=3))
+@both
+def test_frames_older_than_the_history_are_not_encoded(kind: str) -> None:
+    model, drive = controller(kind, settings(history=1, execute=3))
     drive.reset(picture(np.ones((B, 2))))
     drive.act(picture(np.ones((B, 2))))
     drive.act(picture(np.ones((B, 3, 2))))
@@ -142,7 +94,7 @@ def test_frames_older_than_the_history_are_not_encoded() -> None:
 
 
 def test_imagined_follows_the_plan() -> None:
-    _, drive = controller(settings(hold=True))
+    _, drive = controller("pytorch", settings(hold=True))
     drive.reset(picture(np.full((B, 2), 12.0)))
     assert drive.last_plan is None
     start = np.full((B, 2), 10.0)
@@ -157,25 +109,44 @@ def test_imagined_follows_the_plan() -> None:
     np.testing.assert_allclose(imagined[:, :, 0], path, rtol=1e-5)
 
 
-def test_reset_forgets_the_episode() -> None:
-    model, drive = controller(settings(history=2))
+@both
+def test_reset_forgets_the_episode(kind: str) -> None:
+    model, drive = controller(kind, settings(history=2))
     goal, start = picture(np.full((B, 2), 12.0)), picture(np.full((B, 2), 10.0))
     drive.reset(goal)
     drive.act(start)
     drive.act(start)
     drive.reset(goal)
-    with pytest.raises(ValueError, match="call act"):
-        drive.imagined()
+    with pytest.raises(ValueError, match="no frame was looked at in this episode"):
+        _ = drive.reached
     model.rollouts.clear()
     drive.act(start)
-    assert model.rollouts[0][0].shape[1] == 1
+    states, actions = model.rollouts[0]
+    assert states.shape[1] == 1
+    assert actions[0].eq(0).all()  # and the search begins in the centre
+
+
+@both
+@pytest.mark.parametrize("planner", ["cem", "mppi"])
+@pytest.mark.parametrize("execute", [1, 2])
+def test_a_search_goes_on_from_the_plan_before(kind: str, planner: str, execute: int) -> None:
+    config = settings(planner=planner, execute=execute, over="sum", hold=False)
+    model, drive = controller(kind, config, batch=1)
+    drive.reset(picture(np.full((1, 2), 30.0)))
+    done = torch.from_numpy(drive.act(picture(np.full((1, 2), 20.0)))).unflatten(1, (execute, -1)).flatten(2)
+    tried = torch.cat([actions for _, actions in model.rollouts])  # (C, H, f*A)
+    plan = next(actions for actions in tried if torch.equal(actions[:execute], done[0]))
+    model.rollouts.clear()
+    drive.act(picture(np.full((1, 2), 22.0)))
+    first = model.rollouts[0][1][0]
+    assert torch.equal(first, torch.cat((plan[execute:], torch.zeros(execute, 4))))
 
 
 @pytest.mark.parametrize("planner", ["cem", "mppi"])
 @pytest.mark.parametrize("discrete", [False, True])
 def test_kept_environments_go_on_with_what_is_theirs(discrete: bool, planner: str) -> None:
     config = settings(history=3, discrete=discrete, planner=planner, over="sum")
-    model, drive = controller(config)
+    model, drive = controller("pytorch", config)
     starts, goals = np.array([[20.0, 20.0], [30.0, 30.0], [10.0, 40.0]]), np.array([[26.0, 20], [30, 24], [10, 46]])
     drive.reset(picture(goals))
 
@@ -206,12 +177,11 @@ def test_kept_environments_go_on_with_what_is_theirs(discrete: bool, planner: st
 
 
 def test_keeping_needs_environments_that_there_are() -> None:
-    _, drive = controller(settings())
+    _, drive = controller("pytorch", settings())
     for index in ([], [-1], [3], [1, 0], [1, 1]):
         with pytest.raises(ValueError, match=r"index=\[.*\]: must be increasing numbers of 3 environments"):
             drive.keep(np.array(index, dtype=np.int64))
-    region = Region(lambda tokens: tokens[..., 0, :], torch.zeros(2), torch.ones(2), torch.ones(2))
-    drive.reset(region)
+    drive.reset(place_read([0.0, 0.0], [1.0, 1.0]))
     drive.keep(np.array([1]))  # before anything was planned, and with the goal of all
     assert len(drive.act(picture(np.ones((1, 2))))) == 1
 
@@ -236,10 +206,11 @@ def test_receding_horizon_resumes_after_what_was_executed() -> None:
     assert first_mean[0].eq(0).all()
 
 
-def test_bad_use() -> None:
-    _, drive = controller(settings(history=2, execute=3))
+@both
+def test_bad_use(kind: str) -> None:
+    _, drive = controller(kind, settings(history=2, execute=3))
     start = picture(np.ones((B, 2)))
-    with pytest.raises(ValueError, match="call reset"):
+    with pytest.raises(ValueError, match=r"goal=None: there is no goal; call (reset|set_goal)\(goal\) first"):
         drive.act(start)
     with pytest.raises(ValueError, match=r"^goal: got float32 of 0 to 3\.6, and pictures are 0 to 1 or 0 to 255"):
         drive.reset(np.float32(0.9) * start)
@@ -254,6 +225,9 @@ def test_bad_use() -> None:
             drive.act(picture(np.ones((B, count, 2))))
     with pytest.raises(ValueError, match=r"^frames: got uint8\(1, 16, 16, 3\), must be pictures of 3 environments"):
         drive.act(start[0])
+
+
+def test_no_more_is_carried_out_than_is_planned() -> None:
     with pytest.raises(ValueError, match=r"plan.execute=9: must be 1 to plan.horizon=4"):
         RecedingHorizon(
             PlanConfig(horizon=4, execute=9), action_space(settings(), device="cpu"), batch=B, generator=seeded()
@@ -280,15 +254,8 @@ def test_arrival_is_not_put_off_when_only_the_last_step_counts(planner: str) -> 
     assert (nearest < 2).float().mean() > 0.9
 
 
-class Servo(Toy):
-    """Points that go where they are told, but for an offset that the model does not know of."""
-
-    def rollout(self, states: Tensor, past_actions: Tensor, actions: Tensor, /) -> Tensor:
-        return actions.unflatten(-1, (-1, 2))[:, :, -1:]  # the last command of a model step
-
-
 def told_where_to_be(
-    model: Servo | None = None, *, offset: float = 0.0, looks: int = 12, goal: float = 2.0, **plan: object
+    kind: str, model: Servo | None = None, *, offset: float = 0.0, looks: int = 12, goal: float = 2.0, **plan: object
 ) -> tuple[np.ndarray, bool]:
     """Drive servos from 0 to 2; return the commands of every look, (looks, f, 2), and whether it is reached."""
     config = settings(frame_skip=2, over="sum", cost="tokens", reached_below=0.02, **plan)  # type: ignore[arg-type]
@@ -296,17 +263,18 @@ def told_where_to_be(
         kind="continuous", size=2, control_mode="position", low=(-4.0, -4.0), high=(4.0, 4.0), max_change=(0.25, 0.25)
     )
     config = dataclasses.replace(config, action=action)
-    driver = LatentController(model or Servo(), config, action_space(config, device="cpu"), batch=1, generator=seeded())
-    driver.reset(picture(np.full((1, 2), 2.0)), command=[0.0, 0.0])
+    _, drive = controller(kind, config, model=model or Servo(), batch=1)
+    drive.reset(picture(np.full((1, 2), 2.0)), command=[0.0, 0.0])
     place, commands = np.zeros((1, 2)), []
     for _ in range(looks):
-        commands.append(driver.act(picture(place))[0])
+        commands.append(drive.act(picture(place))[0])
         place = commands[-1][-1:] + offset
-    return np.array(commands), bool(driver.reached[0])
+    return np.array(commands), bool(drive.reached[0])
 
 
-def test_commands_lead_on_from_the_present_one_and_hold_the_goal() -> None:
-    commands, reached = told_where_to_be()
+@both
+def test_commands_lead_on_from_the_present_one_and_hold_the_goal(kind: str) -> None:
+    commands, reached = told_where_to_be(kind)
     rows = np.concatenate([np.zeros((1, 2)), commands.reshape(-1, 2)])
     assert np.abs(np.diff(rows, axis=0)).max() <= 0.25 + 1e-6
     np.testing.assert_allclose(rows[14:], 2.0, atol=0.1)
@@ -314,17 +282,19 @@ def test_commands_lead_on_from_the_present_one_and_hold_the_goal() -> None:
     assert reached
 
 
-def test_what_the_model_does_not_know_of_is_corrected() -> None:
+@both
+def test_what_the_model_does_not_know_of_is_corrected(kind: str) -> None:
     """With pictures of a quarter of a unit a level, an offset of half a unit shows as two levels."""
-    corrected, reached = told_where_to_be(offset=0.5, looks=20)
+    corrected, reached = told_where_to_be(kind, offset=0.5, looks=20)
     np.testing.assert_allclose(corrected[-1, -1] + 0.5, 2.0, atol=0.13)
     assert reached
-    believed, reached = told_where_to_be(offset=0.5, looks=20, correction=0.0)
+    believed, reached = told_where_to_be(kind, offset=0.5, looks=20, correction=0.0)
     np.testing.assert_allclose(believed[-1, -1], 2.0, atol=0.1)
     assert not reached
 
 
-def test_an_error_of_every_step_does_not_add_up_along_the_horizon() -> None:
+@both
+def test_an_error_of_every_step_does_not_add_up_along_the_horizon(kind: str) -> None:
     """The model sees points drift on from where they are by 0.25 a step. They stay, and the goal is held."""
 
     class Drifting(Servo):
@@ -333,72 +303,90 @@ def test_an_error_of_every_step_does_not_add_up_along_the_horizon() -> None:
             return told + 0.25 * torch.arange(1, told.shape[1] + 1)[:, None, None]
 
     for execute in (1, 2):
-        commands, reached = told_where_to_be(Drifting(), looks=30, execute=execute)
+        commands, reached = told_where_to_be(kind, Drifting(), looks=20, execute=execute)
         np.testing.assert_allclose(commands[-1, -1], 2.0, atol=0.13)
         assert reached
 
 
-def test_positions_need_the_present_command() -> None:
+@both
+def test_positions_need_the_present_command(kind: str) -> None:
     config = settings(cost="tokens")
     action = ActionConfig(kind="continuous", size=2, control_mode="position", max_change=(0.5, 0.5))
     config = dataclasses.replace(config, action=action)
-    driver = LatentController(Servo(), config, action_space(config, device="cpu"), batch=1, generator=seeded())
-    with pytest.raises(ValueError, match="command=None: these actions are positions"):
-        driver.reset(picture(np.ones((1, 2))))
-    with pytest.raises(ValueError, match=r"command=\[\[90\.0, 45\.0\]\]: is far beyond .* in the recording's own unit"):
-        driver.reset(picture(np.ones((1, 2))), command=[90.0, 45.0])
-    with pytest.raises(ValueError, match="command='a': must be numbers"):
-        driver.reset(picture(np.ones((1, 2))), command="a")
+    _, drive = controller(kind, config, model=Servo(), batch=1)
+    goal = picture(np.ones((1, 2)))
+    for command, told in (
+        (None, "command=None: these actions are positions"),
+        ([90.0, 45.0], r"command=\[\[90\.0, 45\.0\]\]: is far beyond .* in the recording's own unit"),
+        ("a", "command=.?a.?: must be numbers"),
+        ([1.0], r"command=\[\[1\.0\]\]: must be finite numbers of shape \(1, 2\)"),
+        ([np.nan, 0.0], r"command=\[\[nan, 0\.0\]\]: must be finite numbers of shape \(1, 2\)"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            drive.reset(goal, command=command)
+    drive.reset(goal, command=[1.2, 0.0])  # a joint may be a little beyond
+    _, plain = controller(kind, settings(discrete=True))
+    with pytest.raises(ValueError, match=r"command: (these actions are no positions|discrete actions have none)"):
+        plain.reset(picture(np.ones((B, 2))), command=np.zeros((B, 2)))
+
+
+def test_what_pytorchs_controller_is_made_of() -> None:
+    config = settings(cost="tokens")
+    space = action_space(config, device="cpu")
     with pytest.raises(ValueError, match="model=object: is no world model"):
-        LatentController(object(), config, action_space(config, device="cpu"), batch=1, generator=seeded())  # type: ignore[arg-type]
+        LatentController(object(), config, space, batch=1, generator=seeded())  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="batch=0: must be at least 1"):
-        LatentController(Servo(), config, action_space(config, device="cpu"), batch=0, generator=seeded())
-    with pytest.raises(ValueError, match=r"command=\[\[1\.0\]\]: must be finite numbers of shape \(1, 2\)"):
-        driver.reset(picture(np.ones((1, 2))), command=[1.0])
-    _, plain = controller(settings())
+        LatentController(Servo(), config, space, batch=0, generator=seeded())
+    _, plain = controller("pytorch", config)
     with pytest.raises(ValueError, match="command: these actions are no positions"):
         plain.reset(picture(np.ones((B, 2))), command=np.zeros((B, 2)))
 
 
-def test_a_learnt_cost_must_be_given() -> None:
+def test_a_learnt_cost_must_be_given_for_pictures() -> None:
     config = settings()
     space = action_space(config, device="cpu")
     told = r"^plan\.cost=steps_to_go: this cost was not learnt; .* give the run's cost=run\.cost, or use plan\.cost"
+    drive, start = LatentController(Toy(), config, space, batch=B, generator=seeded()), picture(np.ones((B, 2)))
     with pytest.raises(ValueError, match=told) as error:
-        LatentController(Toy(), config, space, batch=B, generator=seeded())
+        drive.reset(start)
     assert len(str(error.value)) <= 300
-    LatentController(Toy(), settings(cost="tokens"), space, batch=B, generator=seeded())
+    drive.reset(place_read([0.0, 0.0], [2.0, 2.0]))  # a region is its own cost
+    drive.act(start)
+    assert drive.reached.all()
+    LatentController(Toy(), settings(cost="tokens"), space, batch=B, generator=seeded()).reset(start)
 
 
 def test_bounds_of_one_look() -> None:
-    _, driver = controller(settings())
-    driver.reset(picture(np.full((B, 2), 3.0)))
-    actions = driver.act(picture(np.zeros((B, 2))), low=[-0.1, -0.1], high=[0.1, 0.2])
+    _, drive = controller("pytorch", settings())
+    drive.reset(picture(np.full((B, 2), 3.0)))
+    actions = drive.act(picture(np.zeros((B, 2))), low=[-0.1, -0.1], high=[0.1, 0.2])
     largest = actions.max((0, 1))
     assert (largest > np.array([0.08, 0.17])).all()
     assert (largest <= np.array([0.1, 0.2]) + 1e-6).all()
-    assert driver.act(picture(actions.sum(1))).max() > 0.5  # of that look alone
+    assert drive.act(picture(actions.sum(1))).max() > 0.5  # of that look alone
 
 
-def test_reached_needs_a_look_and_a_cost() -> None:
-    _, driver = controller(settings(cost="tokens"))
-    driver.reset(picture(np.full((B, 2), 3.0)))
+@both
+def test_reached_needs_a_look_and_a_cost(kind: str) -> None:
+    _, drive = controller(kind, settings(cost="tokens"))
+    drive.reset(picture(np.full((B, 2), 3.0)))
     with pytest.raises(ValueError, match="no frame was looked at"):
-        _ = driver.reached
-    driver.act(picture(np.zeros((B, 2))))
+        _ = drive.reached
+    drive.act(picture(np.zeros((B, 2))))
     with pytest.raises(ValueError, match="reached_below=None: training had too few held-out frames"):
-        _ = driver.reached
-    _, driver = controller(settings(cost="tokens", reached_below=0.5))
-    driver.reset(picture(np.array([[0.0, 0.0], [1.5, 0.0], [0.5, 0.5]])))
-    driver.act(picture(np.zeros((B, 2))))
-    assert driver.reached.tolist() == [True, False, True]
-    driver.keep(np.array([1, 2]))
-    assert driver.reached.tolist() == [False, True]
+        _ = drive.reached
+    _, drive = controller(kind, settings(cost="tokens", reached_below=0.5))
+    drive.reset(picture(np.array([[0.0, 0.0], [1.5, 0.0], [0.5, 0.5]])))
+    drive.act(picture(np.zeros((B, 2))))
+    assert drive.reached.tolist() == [True, False, True]
+    if kind == "pytorch":
+        drive.keep(np.array([1, 2]))
+        assert drive.reached.tolist() == [False, True]
 
 
-def test_a_region_is_reached_where_it_is_read_to_be() -> None:
-    _, driver = controller(settings())
-    one = torch.ones(2)
-    driver.reset(Region(lambda tokens: tokens[..., 0, :], low=0.5 * one, high=2 * one, scale=one))
-    driver.act(picture(np.array([[1.0, 1.0], [0.0, 1.0], [2.0, 0.5]])))
-    assert driver.reached.tolist() == [True, False, True]
+@both
+def test_a_region_is_reached_where_it_is_read_to_be(kind: str) -> None:
+    _, drive = controller(kind, settings())
+    drive.reset(place_read([0.5, 0.5], [2.0, 2.0]))
+    drive.act(picture(np.array([[1.0, 1.0], [0.0, 1.0], [2.0, 0.5]])))
+    assert drive.reached.tolist() == [True, False, True]

@@ -144,7 +144,7 @@ class _Opened:
             "load_s": round(self.load_seconds, 3),
             "matrix_gflop_per_s": round(peak / 1e9, 1),
             "peak_memory_mb": round(_peak_memory() / 1e6, 1),
-            "machine": _machine(threads),
+            "machine": machine(threads),
         }
         for part in self.times:
             times = np.array(self.times[part])
@@ -195,7 +195,8 @@ def _peak_memory() -> float:
     return float(most if sys.platform == "darwin" else most * 1024)
 
 
-def _machine(threads: int | None) -> dict[str, Any]:
+def machine(threads: int | None) -> dict[str, Any]:
+    """Describe the machine that numbers were measured on."""
     import onnxruntime
 
     return {

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import NDArray
 
+from lewm.config.checks import shown
 from lewm.deploy.manifest import Manifest
 
 
@@ -54,6 +55,29 @@ class Limits:
             raise ValueError(f"max_change={change.tolist()}: is for one robot; export with --batch 1")
         return cls(least, most, change)
 
+    def told(self, command: npt.ArrayLike, manifest: Manifest) -> NDArray[np.float32]:
+        """Check what each robot was told last, or where its joints are, and give it as (B, A).
+
+        Raises:
+            ValueError: If it is none, or is far beyond what the training episodes command.
+        """
+        space = manifest.space
+        if space.kind == "discrete":
+            raise ValueError("command: discrete actions have none; leave it out")
+        given, shape = _floats("command", command), (manifest.sizes.batch, len(self.low))
+        given = given[None] if given.ndim == 1 else given
+        if given.shape != shape or not np.isfinite(given).all():
+            raise ValueError(
+                f"command={shown(given.tolist())}: must be finite numbers of shape {shape}; give one row a robot"
+            )
+        low, high = np.minimum(self.low, space.env_low), np.maximum(self.high, space.env_high)
+        if ((given < low - (high - low)) | (given > high + (high - low))).any():  # a joint may be a little beyond
+            raise ValueError(
+                f"command={shown(given.tolist())}: is far beyond {shown(low.tolist())} to {shown(high.tolist())}, "
+                "which the training episodes command; give it in the recording's own unit"
+            )
+        return given
+
     def obeyed_by(self, actions: NDArray[Any], last: NDArray[np.float32] | None) -> NDArray[Any]:
         """Bring actions (B, L, A) within the limits, after the action (B, A) that was carried out last."""
         actions = np.clip(actions, self.low, self.high)
@@ -65,7 +89,17 @@ class Limits:
 
 
 def _numbers(name: str, value: npt.ArrayLike, size: int) -> NDArray[np.float32]:
-    given = np.asarray(value, dtype=np.float32)
+    given = _floats(name, value)
     if given.shape not in ((), (1,), (size,)) or not np.isfinite(given).all():
-        raise ValueError(f"{name}={given.tolist()}: must be {size} finite numbers, or one for all; give one an entry")
+        raise ValueError(
+            f"{name}={shown(given.tolist())}: must be {size} finite numbers, or one for all; give one an entry"
+        )
     return np.broadcast_to(given, (size,)).copy()
+
+
+def _floats(name: str, value: npt.ArrayLike) -> NDArray[np.float32]:
+    try:
+        with np.errstate(over="ignore"):  # what is too large is infinite, and refused as such
+            return np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{name}={shown(value)}: must be numbers; give one an entry") from None

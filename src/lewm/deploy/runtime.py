@@ -4,7 +4,6 @@ It needs NumPy and ONNX Runtime alone. `lewm.LatentController` is the same in Py
 fallbacks. Letters as in `lewm.deploy.graphs`.
 """
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -174,13 +173,13 @@ class Controller:
                 "command=None: these actions are positions, planned from the present one on; give set_goal(goal, "
                 "command=...) what the robot was told last, or where its joints are"
             )
-        last = None if command is None else self._checked(command)
+        last = None if command is None else self._limits.told(command, self.manifest)
         self._goal, self._kind = given, kind
         self.reset(last)
 
     def reset(self, last: NDArray[np.float32] | None = None) -> None:
         """Begin an episode with the same goal; `last` is the action that was carried out last, (B, A), if known."""
-        self._memory = Memory.begin(self.manifest, last)
+        self._memory, self._looked_at = Memory.begin(self.manifest, last), False
         self._guard.reset()
 
     def draw_anew(self, seed: int) -> None:
@@ -191,10 +190,12 @@ class Controller:
     def reached(self) -> NDArray[np.bool_]:
         """Whether each goal counts as reached in the newest frame, (B,); see `plan.reached_below` of the settings.
 
+        Of a frame that was not trusted, and answered by the fallback, it is False.
+
         Raises:
             ValueError: If no frame was looked at, or training found no threshold.
         """
-        if self._goal is None or self._memory.count == 0:
+        if self._goal is None or not self._looked_at:
             raise ValueError("reached: no frame was looked at in this episode; call set_goal and act first")
         below = 0.0 if self._kind else self.manifest.plan.reached_below
         if below is None:
@@ -202,6 +203,8 @@ class Controller:
                 "plan.reached_below=None: training had too few held-out frames that show one goal to set it; train on "
                 "more episodes, or ask the task itself"
             )
+        if self._memory.count == 0:
+            return np.zeros(self.manifest.sizes.batch, dtype=bool)
         judged = self._graphs[f"judge{self._kind}"]({"tokens": self._memory.states[:, -1], **self._goal})
         return judged["cost"] <= below
 
@@ -233,10 +236,14 @@ class Controller:
         sizes, plan = self.manifest.sizes, self.manifest.plan
         pictures = pictures_in("frames", frames, size=sizes.image_size, batch=sizes.batch, steps=True)
         pictures = pictures if pictures.ndim == 5 else pictures[:, None]
-        fewest, most = (1, 1) if self._memory.count == 0 else (min(plan.execute, sizes.history), plan.execute)
-        if not fewest <= pictures.shape[1] <= max(most, 1):
-            raise ValueError(f"frames: got {pictures.shape[1]} a call, must be {fewest}; give one a model step done")
-        self._number += 1
+        begun = self._memory.count > 0
+        fewest, most = min(plan.execute, sizes.history) if begun else 1, plan.execute if self._looked_at else 1
+        if not fewest <= pictures.shape[1] <= most:
+            wanted = str(most) if fewest == most else f"{fewest} to {most}"
+            raise ValueError(
+                f"frames: got {pictures.shape[1]} a call, must be {wanted}; give one for every model step done"
+            )
+        self._number, self._looked_at = self._number + 1, True
         look = self._looked(pictures[:, -fewest:], watch)
         if look is None:
             actions = self._fall_back()
@@ -437,19 +444,6 @@ class Controller:
         for k, box in enumerate(keep_out):
             low[k], high[k] = read_box("keep_out", box, self.manifest.state_goals, self.spec.state_names)
         return low, high
-
-    def _checked(self, command: npt.ArrayLike) -> NDArray[np.float32]:
-        """Return what the robot was told last as (B, A)."""
-        batch, space = self.manifest.sizes.batch, self.manifest.space
-        if space.kind == "discrete":
-            raise ValueError("command: discrete actions have none; leave it out")
-        shape = (batch, len(space.env_low))
-        with contextlib.suppress(TypeError, ValueError):
-            given = np.asarray(command, dtype=np.float32)
-            given = given[None] if given.ndim == 1 else given
-            if given.shape == shape and np.isfinite(given).all():
-                return given
-        raise ValueError(f"command={shown(command)}: must be finite numbers of shape {shape}; give one row a robot")
 
     def _steps_of(self, delay: float) -> int:
         """Return a delay in looks."""

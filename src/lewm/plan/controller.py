@@ -10,7 +10,15 @@ from torch import Tensor
 from lewm.config import Config, PlanConfig
 from lewm.config.choices import PLANNERS, found_at
 from lewm.frames_in import pictures_in
-from lewm.plan.cost import LatentModel, corrected_rollout, goal_cost, latent_cost_fn, planning_cost
+from lewm.plan.cost import (
+    GoalCost,
+    LatentModel,
+    corrected_rollout,
+    goal_cost,
+    latent_cost_fn,
+    planning_cost,
+    tokens_cost,
+)
 from lewm.plan.goal import Region
 from lewm.plan.history import History
 from lewm.plan.proposal import Proposal, required_proposal
@@ -141,14 +149,14 @@ class LatentController:
             model: world model in evaluation mode, on the space's device.
             config: settings of the run.
             space: what is searched.
-            cost: the run's learnt cost; `plan.cost` steps_to_go needs it.
+            cost: the run's learnt cost; `plan.cost` steps_to_go needs it for goals that are pictures.
             proposal: the run's proposal; `plan.planner` proposal and `plan.proposals` need it. Of a goal that is no
                 picture nothing can be proposed, and a search does without.
             batch: B, environments driven at once.
             generator: source of randomness, on the space's device.
 
         Raises:
-            ValueError: if the model is none, its cost or its proposal is missing, or the batch is empty.
+            ValueError: if the model is none, its proposal is missing, or the batch is empty.
         """
         if not hasattr(model, "rollout"):
             raise ValueError(
@@ -157,7 +165,8 @@ class LatentController:
         if batch < 1:
             raise ValueError(f"batch={batch}: must be at least 1; give the number of environments driven at once")
         self._model, self._config, self._device, self._batch = model, config, space.device, batch
-        self._cost = planning_cost(config.plan, cost)
+        self._learnt = cost
+        self._cost: GoalCost = tokens_cost
         self._proposal = required_proposal(config.plan, proposal)
         self._receding = RecedingHorizon(config.plan, space, batch=batch, generator=generator)
         self._goal: Tensor | Region | None = None
@@ -207,7 +216,8 @@ class LatentController:
 
         Raises:
             ValueError: if goals or commands have a wrong shape or type, commands are far beyond those of the training
-                episodes, or are given for other actions, or are missing where actions are positions.
+                episodes, or are given for other actions, or are missing where actions are positions; or the learnt cost
+                of a picture is missing.
         """
         space = self._receding.space
         if space.relative and command is None:
@@ -220,7 +230,11 @@ class LatentController:
                 "plan.planner=proposal: proposes ways to goals that are pictures; give one, or use plan.planner cem"
             )
         present = None if command is None else self._present(command)
-        self._goal = goal if isinstance(goal, Region) else self._encode(self._pictures("goal", goal)[:, None])[:, 0]
+        if isinstance(goal, Region):  # its cost is its own
+            self._goal = goal
+        else:
+            self._cost = planning_cost(self._config.plan, self._learnt)
+            self._goal = self._encode(self._pictures("goal", goal)[:, None])[:, 0]
         self._history = self._expected = self._correction = None
         self._receding.reset(present)
 

@@ -174,7 +174,7 @@ def latent_cost_fn(
             if over == "last":
                 pred = pred[:, -1:]  # the other steps would be judged for nothing
             # Each sequence of the chunk counts as an environment with one candidate: a chunk may end within one.
-            wanted = goal if isinstance(goal, Region) else goal[rows]
+            wanted = goal.rows(rows) if isinstance(goal, Region) else goal[rows]
             costs.append(over_horizon(goal_cost(cost, pred[:, None], wanted), over)[:, 0] + further)
         return torch.cat(costs).view(batch, candidates)
 

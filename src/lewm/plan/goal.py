@@ -1,7 +1,7 @@
 """Goals without a picture: a frame of the data, values of state variables, or ranges of them."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -56,8 +56,8 @@ class Region:
 
     Args:
         decode: Reads S' numbers (..., S') from representations (..., N, D).
-        low: (S',) smallest values; -inf for none.
-        high: (S',) largest values; inf for none.
+        low: (S',) smallest values; -inf for none. Of environments with a box each, (B, 1, 1, S').
+        high: (S',) largest values, likewise; inf for none.
         scale: (S',) unit of each distance: the standard deviation of the number over the training frames.
     """
 
@@ -65,6 +65,12 @@ class Region:
     low: Tensor
     high: Tensor
     scale: Tensor
+
+    def rows(self, index: Tensor) -> "Region":
+        """Return the boxes of environments with the numbers `index`; one box is that of all."""
+        if self.low.ndim == 1 or len(self.low) == 1:
+            return self
+        return replace(self, low=self.low[index], high=self.high[index])
 
     def cost(self, pred: Tensor) -> Tensor:
         """Return how far outside the box representations (..., N, D) are read to be, |outside / scale|, (...)."""
