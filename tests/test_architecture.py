@@ -189,6 +189,14 @@ ON_A_ROBOT = (
 )
 
 
+def test_a_server_names_no_torch() -> None:
+    for file in (PACKAGE / "serve").glob("*.py"):
+        names = imports(file.read_text(encoding="utf-8"))
+        deploys = {name.split(".")[2] for name in names if name.startswith("lewm.deploy.")}
+        assert deploys <= set(ON_A_ROBOT), file
+        assert not [name for name in names if name.split(".")[0] in ("torch", "onnx")], file
+
+
 @pytest.mark.parametrize("name", ON_A_ROBOT)
 def test_what_runs_on_a_robot_names_no_torch(name: str) -> None:
     source = (PACKAGE / "deploy" / f"{name}.py").read_text(encoding="utf-8")

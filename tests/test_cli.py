@@ -52,6 +52,7 @@ COMMANDS = (
     "plan",
     "export",
     "bench",
+    "serve",
     "info",
     "report",
     "ablate",

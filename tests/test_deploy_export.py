@@ -53,6 +53,7 @@ def test_what_is_written(exported: Path) -> None:
     assert spec.task == "dot"
     graphs = (
         "encode", "improve", "finish", "improve_state", "finish_state", "imagine", "matrix", "judge", "judge_state",
+        "read",
     )  # fmt: skip
     assert tuple(manifest.graphs) == graphs
     assert set(manifest.files) == {*(f"{name}.onnx" for name in graphs), "spec.json", "control.py"}

@@ -14,24 +14,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from controllers import InTorch
+from deploy_world import World
 from lewm.config import ActionConfig, Config
 from lewm.deploy import graphs as graphs_module
 from lewm.deploy import runtime as runtime_module
 from lewm.deploy import searching
-from lewm.deploy.export import manifest_of
-from lewm.deploy.graphs import StateReader, graphs_of
-from lewm.deploy.manifest import StateGoals
 from lewm.deploy.runtime import Controller
-from lewm.families.family import make_model
 from lewm.families.presets import preset
-from lewm.plan import LatentController, action_space, planning_cost
+from lewm.plan import LatentController
 from lewm.plan import search as search_module
-from lewm.plan.proposal import Proposal, ProposalSettings
-from lewm.plan.steps_to_go import StepsToGo
-from tiny import IMAGE, override, plain_spec, rival, tiny, tiny_article
+from tiny import IMAGE, override, rival, tiny, tiny_article
 
-SMALL = {"plan.horizon": 3, "plan.candidates": 8, "plan.elites": 2, "plan.iterations": 2}
 POSITIONS = ActionConfig(
     kind="continuous", size=2, low=(-1.0, -2.0), high=(1.0, 2.0), control_mode="position", max_change=(0.1, 0.2)
 )
@@ -59,42 +52,6 @@ CASES: dict[str, Config] = {
     "a discrete proposal": tiny(action__kind="discrete", action__size=4, plan__planner="proposal"),
     "a proposal of positions": replace(tiny(plan__planner="proposal", plan__hold=True), action=POSITIONS),
 }
-
-
-class World:
-    """A run with random weights, and its graphs."""
-
-    def __init__(self, config: Config, *, batch: int = 1, states: bool = False, **changes: Any) -> None:
-        self.config = config = override(config, SMALL | {"plan.execute": min(config.plan.execute, 3)})
-        torch.manual_seed(0)
-        self.model = make_model(config).eval()
-        tokens, width = config.model.num_tokens, config.model.token_width
-        self.learnt = StepsToGo(tokens, width).eval()
-        self.space = action_space(config, device="cpu")
-        self.proposal = Proposal(ProposalSettings.of(config, "")).eval() if config.plan.proposes else None
-        reader, goals = None, StateGoals()
-        if states:
-            weight = torch.randn(tokens * width, 2)
-            reader = StateReader(weight, torch.zeros(tokens * width), torch.zeros(2), torch.ones(2))
-            goals = StateGoals(labels=("x", "y"), r2=(1.0, 1.0))
-        cost = planning_cost(config.plan, self.learnt)
-        self.graphs = graphs_of(
-            self.model, config, self.space, cost, reader=reader, proposal=self.proposal, batch=batch
-        )
-        self.sessions = {name: InTorch(graph) for name, graph in self.graphs.items()}
-        surprise = changes.pop("surprise", {})
-        self.manifest = manifest_of(config, self.space, self.graphs, goals=goals, surprise=surprise)
-        self.spec = plain_spec(config, **changes)
-        rng = np.random.default_rng(0)
-        size = config.model.image_size
-        self.frames = rng.integers(0, 256, (12, size, size, 3), dtype=np.uint8)
-
-    def controller(self, **settings: Any) -> Controller:
-        return Controller(self.manifest, self.spec, self.sessions, **settings)  # pyright: ignore[reportArgumentType]
-
-    @property
-    def command(self) -> list[float] | None:
-        return [0.0, 0.5] if self.space.relative else None
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -186,6 +143,35 @@ def test_goals_of_the_state(goal: dict[str, Any], low: list[float], high: list[f
     tokens = torch.from_numpy(controller._memory.states[:, -1])
     cost = read({"tokens": tokens, **{k: torch.from_numpy(v) for k, v in controller._goal.items()}})["cost"]
     assert bool(controller.reached[0]) == bool(cost[0] <= 0)
+
+
+def test_it_reads_the_state_from_what_it_imagines() -> None:
+    world = World(CASES["continuous"], states=True)
+    controller = world.controller()
+    controller.set_goal(world.frames[0])
+    controller.act(world.frames[1])
+    assert controller.last_look is not None
+    imagined = controller.last_look.imagined
+    assert imagined.shape == (1, 3, *controller._memory.states.shape[2:])
+    read = controller.read(imagined)
+    assert list(read) == ["x", "y"]
+    reader = world.graphs["read"].module
+    np.testing.assert_array_equal(np.stack(list(read.values()), -1), reader(torch.from_numpy(imagined)).numpy())
+    assert World(CASES["continuous"]).controller().read(imagined) == {}
+
+
+def test_an_episode_begins_anew_with_the_same_goal() -> None:
+    world = World(CASES["positions"])
+    controller = world.controller()
+    controller.set_goal(world.frames[0], command=[0.0, 0.5])
+    first = controller.act(world.frames[1])
+    assert controller.picture is not None
+    with pytest.raises(ValueError, match="command=None: these actions are positions"):
+        controller.restart()
+    controller.restart(command=[0.0, 0.5])
+    assert controller.picture is None
+    controller.draw_anew(0)
+    np.testing.assert_array_equal(controller.act(world.frames[1]), first)
 
 
 def test_plans_keep_out_of_boxes_where_they_can() -> None:

@@ -1,5 +1,5 @@
 """The command line: `lewm collect | import | import-model | check | train | distill | eval | plan | export | bench |
-info | report | ablate | demo`.
+serve | view | info | report | ablate | demo`.
 
 A file each; `main` imports that of the command it runs. Progress and errors go to standard error, results to standard
 output. Commands import what they need when they run: torch takes seconds to load, and a machine that only shows a help
@@ -115,6 +115,11 @@ COMMANDS = {
     ),
     "export": ("a run into a folder that a robot runs without PyTorch", "lewm.cli.export_command", _NOTHING),
     "bench": ("how fast an export is on this machine", "lewm.cli.bench_command", _NOTHING),
+    "serve": (
+        "an export behind a websocket, to robots' clients, with a page that shows it",
+        "lewm.cli.serve_command",
+        "clients find their way back when the same command runs again",
+    ),
     "info": ("sizes and parameter counts of a run or a preset", "lewm.cli.info_command", _NOTHING),
     "report": ("report.html of a run folder", "lewm.cli.report_command", _NOTHING),
     "ablate": ("variants of a table of studies, side by side; resumes", "lewm.cli.ablate_command", _GOES_ON),
@@ -126,6 +131,7 @@ _EXTRA_OF = {
     **dict.fromkeys(("gymnasium", "gym_pusht", "pymunk", "pygame"), "env"),
     **dict.fromkeys(("mujoco", "dm_control"), "mujoco"),
     **dict.fromkeys(("matplotlib", "PIL", "imageio"), "report"),
+    **dict.fromkeys(("websockets", "msgpack", "prometheus_client"), "serve"),
     "ray": "ray",
     **dict.fromkeys(("zarr", "numcodecs"), "zarr"),
 }

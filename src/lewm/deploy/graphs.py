@@ -86,6 +86,7 @@ def graphs_of(
     - `finish` chooses the plan, and says what it is predicted to lead through;
     - `imagine` rolls given actions out;
     - `judge` is the cost of the present for the goal;
+    - `read`, with a `reader`, is what it reads from predictions of `imagine` or `finish`;
     - `matrix` is a product of two matrices, by which the speed of a machine is judged.
 
     Where the model sees T > 1 frames, there is an `improve_1` to `improve_T`, and so on, for the count of frames seen
@@ -146,6 +147,9 @@ def graphs_of(
     for kind, goal in goals.items():
         inputs = {"tokens": torch.zeros(batch, *tokens)} | goal
         graphs[f"judge{kind}"] = Graph(_Judge(cost, reader, tuple(inputs)), inputs, ("cost",))
+    if reader is not None:
+        imagined = torch.zeros(batch, config.plan.horizon, *tokens)
+        graphs["read"] = Graph(reader, {"imagined": imagined}, ("values",))
     return graphs
 
 

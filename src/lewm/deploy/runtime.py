@@ -44,6 +44,7 @@ class Look:
         iterations: Of the planner.
         cost: Of the plan, the largest of the batch.
         surprise: How wrong the newest prediction was, the largest of the batch; NaN where there was none.
+        imagined: (B, H, N, D) what the plan is predicted to lead through.
     """
 
     actions: NDArray[Any]
@@ -51,6 +52,7 @@ class Look:
     iterations: int
     cost: float
     surprise: float
+    imagined: NDArray[np.float32]
 
 
 class Controller:
@@ -168,14 +170,25 @@ class Controller:
         else:
             pictures = pictures_in("goal", goal, size=sizes.image_size, batch=sizes.batch)
             given, kind = {"goal": self._encode(pictures)}, ""
+        last = self._last(command)
+        self._goal, self._kind = given, kind
+        self.reset(last)
+
+    def restart(self, *, command: npt.ArrayLike | None = None) -> None:
+        """Begin an episode with the same goal; `command` as in `set_goal`.
+
+        Raises:
+            ValueError: If the command is missing, or none of this robot.
+        """
+        self.reset(self._last(command))
+
+    def _last(self, command: npt.ArrayLike | None) -> NDArray[np.float32] | None:
         if self.manifest.space.relative and command is None:
             raise ValueError(
                 "command=None: these actions are positions, planned from the present one on; give set_goal(goal, "
                 "command=...) what the robot was told last, or where its joints are"
             )
-        last = None if command is None else self._limits.told(command, self.manifest)
-        self._goal, self._kind = given, kind
-        self.reset(last)
+        return None if command is None else self._limits.told(command, self.manifest)
 
     def reset(self, last: NDArray[np.float32] | None = None) -> None:
         """Begin an episode with the same goal; `last` is the action that was carried out last, (B, A), if known."""
@@ -207,6 +220,26 @@ class Controller:
             return np.zeros(self.manifest.sizes.batch, dtype=bool)
         judged = self._graphs[f"judge{self._kind}"]({"tokens": self._memory.states[:, -1], **self._goal})
         return judged["cost"] <= below
+
+    def read(self, imagined: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Return what is read of the state from predictions (B, H, N, D), as (B, H) by label of `StateGoals`.
+
+        It is empty where the run's data has no states, or the export has no graph that reads them.
+        """
+        if "read" not in self._graphs:
+            return {}
+        values = self._graphs["read"]({"imagined": imagined})["values"]
+        return dict(zip(self.manifest.state_goals.labels, np.moveaxis(values, -1, 0), strict=True))
+
+    @property
+    def picture(self) -> NDArray[np.uint8] | None:
+        """The newest frames of the episode, (B, height, width, 3); None before the first look, and after a fallback."""
+        return self._memory.picture
+
+    @property
+    def guard(self) -> Guard:
+        """The limits of surprise and cost."""
+        return self._guard
 
     def graph(self, name: str) -> Session:
         """Return a graph by its name in the manifest."""
@@ -304,7 +337,7 @@ class Controller:
         self._rest.add(time.perf_counter() - began)
         cost = self._judged(plan, bool(search["usable"].all()))
         actions, memory = self._carried_out(memory, plan)
-        return Look(actions, memory, done, cost, surprise)
+        return Look(actions, memory, done, cost, surprise, plan["imagined"])
 
     def _remember(self, memory: Memory, pictures: NDArray[np.uint8]) -> tuple[Memory, float]:
         """Encode what is seen, and compare it with what was predicted."""
