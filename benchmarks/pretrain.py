@@ -7,6 +7,7 @@
     python benchmarks/arm.py --seeds 0
     lewm eval runs/arm/seed-0
     python benchmarks/pretrain.py runs/arm/seed-0 arm
+    python benchmarks/pretrain.py RUN two-room --light models/large-two-room
 
 The folder gets the run's weights and its learnt cost, its `spec.json`, its settings without the path of its data and
 with the planning that was measured, and `eval.json` as `metrics.json`.
@@ -22,7 +23,7 @@ from lewm.envs import TASKS
 from lewm.files import write_text
 from lewm.pretrained import FOLDER
 from lewm.run_spec import save_spec
-from lewm.train.checkpoint import load_run, save_config, save_cost, save_weights
+from lewm.train.checkpoint import load_run, save_config, save_cost, save_light, save_weights
 
 LARGEST = 8_000_000  # bytes of weights: the package stays small
 
@@ -32,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path, help="run folder with eval.json")
     parser.add_argument("name", choices=sorted(TASKS), help="its task")
+    parser.add_argument("--light", type=Path, help="new folder outside of the package, in float16, for larger models")
     arguments = parser.parse_args()
     loaded = load_run(arguments.run, "cpu")
     metrics = json.loads((arguments.run / "eval.json").read_text(encoding="utf-8"))
@@ -41,7 +43,7 @@ def main() -> None:
         parser.error(f"run={arguments.run}: is a policy, which makes no plans; give a world model")
     parts = [loaded.model] if loaded.cost is None else [loaded.model, loaded.cost]
     size = sum(tensor.nbytes for part in parts for tensor in part.state_dict().values())
-    if size > LARGEST:
+    if size > LARGEST and arguments.light is None:
         parser.error(f"run={arguments.run}: its weights have {size} bytes; at most {LARGEST} are shipped")
     measured = {field.name: metrics["planning"][field.name] for field in dataclasses.fields(PlanConfig)}
     config = dataclasses.replace(
@@ -50,13 +52,16 @@ def main() -> None:
         data=dataclasses.replace(loaded.config.data, path=""),
         train=dataclasses.replace(loaded.config.train, encoder_from=""),
     )
-    folder = FOLDER / arguments.name
-    folder.mkdir(exist_ok=True)
+    folder = arguments.light or FOLDER / arguments.name
+    folder.mkdir(exist_ok=True, parents=True)
     save_config(folder, config)
     save_spec(folder, loaded.spec)
-    save_weights(folder, loaded.model)
-    if loaded.cost is not None:
-        save_cost(folder, loaded.cost)
+    if arguments.light is not None:
+        save_light(folder, loaded.model, loaded.cost)
+    else:
+        save_weights(folder, loaded.model)
+        if loaded.cost is not None:
+            save_cost(folder, loaded.cost)
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     print(json.dumps({"benchmark": "pretrain", "folder": arguments.name, "bytes": size}))
 

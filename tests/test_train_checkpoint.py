@@ -3,6 +3,7 @@
 import copy
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,12 +29,13 @@ from lewm.train.checkpoint import (
     load_run,
     load_state,
     save_config,
+    save_light,
     save_state,
     save_weights,
     with_data,
 )
 from lewm.train.schedule import make_optimizer
-from tiny import TINY, plain_spec, tiny
+from tiny import TINY, plain_spec, tiny, tiny_article
 
 META = StoreMeta(task="arm", image_size=64, action_kind="continuous", action_size=2, control_mode="position")
 
@@ -111,6 +113,29 @@ def test_load_run(tmp_path: Path) -> None:
     assert not loaded.model.training
     assert_equal(loaded.model, model)
     assert load_run(tmp_path / "run", "cpu").model.device.type == "cpu"
+
+
+@pytest.mark.parametrize("settings", [{}, {"model__final_norm": "layer"}])
+def test_a_model_to_give_away(tmp_path: Path, settings: dict[str, str]) -> None:
+    model, _ = written(tmp_path / "run", tiny(**settings))
+    light = tmp_path / "light"
+    shutil.copytree(tmp_path / "run", light)
+    save_light(light, model, None)
+    assert (light / WEIGHTS).stat().st_size < 0.4 * (tmp_path / "run" / WEIGHTS).stat().st_size
+    loaded = load_run(light).model
+    for name, value in loaded.state_dict().items():
+        online = dict(model.state_dict())[name.removeprefix("target_") if name.startswith("target_") else name]
+        torch.testing.assert_close(value, online.half().to(value.dtype), msg=name)
+    with torch.no_grad():
+        model.encoder.pos_embed[0, 0] = 1e6
+    with pytest.raises(ValueError, match=r"weights.safetensors: encoder.pos_embed: is beyond the range of float16"):
+        save_light(light, model, None)
+
+
+def test_a_target_encoder_that_is_planned_with_is_not_left_out(tmp_path: Path) -> None:
+    model, _ = make(tiny_article(model__inference_encoder="target"))
+    with pytest.raises(ValueError, match=r"model\.inference_encoder=target: its target encoder is needed"):
+        save_light(tmp_path, model, None)
 
 
 def test_a_model_without_data(tmp_path: Path) -> None:

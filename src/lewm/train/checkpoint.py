@@ -28,6 +28,7 @@ from lewm.run_spec import SPEC, RunSpec, check_spec, load_spec
 CONFIG, WEIGHTS, STATE, METRICS = "config.json", "weights.safetensors", "state/checkpoint.safetensors", "metrics.jsonl"
 COST, REACHED, LOCK, DIVERGED = "cost.safetensors", "reached.json", ".lock", "diverged"
 PROPOSAL = "proposal.safetensors"
+TARGET = "target_encoder."  # names of weights that begin so
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,24 @@ def load_config(run: str | Path) -> Config:
 def save_weights(run: Path, model: Family) -> None:
     """Write a model's weights atomically."""
     _write(run / WEIGHTS, model.state_dict())
+
+
+def save_light(run: Path, model: Family, cost: StepsToGo | None) -> None:
+    """Write weights to give away: in float16, and without a target encoder, which training alone needs.
+
+    Raises:
+        ValueError: If the model represents frames by its target encoder, or a weight is beyond float16's range.
+    """
+    if getattr(model.config.model, "inference_encoder", "online") == "target":
+        raise ValueError("model.inference_encoder=target: its target encoder is needed; give the run away as it is")
+    parts = {WEIGHTS: model.state_dict()} | ({} if cost is None else {COST: cost.state_dict()})
+    for file, tensors in parts.items():
+        kept = {name: value for name, value in tensors.items() if not name.startswith(TARGET)}
+        light = {name: value.half() if value.is_floating_point() else value for name, value in kept.items()}
+        for name, value in light.items():
+            if not value.isfinite().all():
+                raise ValueError(f"{run / file}: {name}: is beyond the range of float16; give the run away as it is")
+        _write(run / file, light)
 
 
 def save_cost(run: Path, cost: StepsToGo) -> None:
@@ -181,7 +200,12 @@ def _load_model(run: Path) -> Any:
     if not (run / WEIGHTS).is_file():
         raise ValueError(f"run={run}: has no {WEIGHTS}; go on with `lewm train --resume {run}`")
     model = make_model(config)
-    load_weights(model, _read(run / WEIGHTS), run / WEIGHTS)
+    weights = _read(run / WEIGHTS)
+    # a model that is given away may leave out the target encoder, which training alone needs
+    for name in model.state_dict():
+        if name.startswith(TARGET) and (online := name.removeprefix("target_")) in weights:
+            weights.setdefault(name, weights[online])
+    load_weights(model, weights, run / WEIGHTS)
     return model
 
 
