@@ -23,7 +23,7 @@ from lewm.envs import TASKS
 from lewm.files import write_text
 from lewm.pretrained import FOLDER
 from lewm.run_spec import save_spec
-from lewm.train.checkpoint import load_run, save_config, save_cost, save_light, save_weights
+from lewm.train.checkpoint import COST, WEIGHTS, load_run, save_config, save_cost, save_light, save_weights
 
 LARGEST = 8_000_000  # bytes of weights: the package stays small
 
@@ -63,7 +63,8 @@ def main() -> None:
         if loaded.cost is not None:
             save_cost(folder, loaded.cost)
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    print(json.dumps({"benchmark": "pretrain", "folder": arguments.name, "bytes": size}))
+    written = sum((folder / name).stat().st_size for name in (WEIGHTS, COST) if (folder / name).is_file())
+    print(json.dumps({"benchmark": "pretrain", "folder": arguments.name, "bytes": written}))
 
 
 if __name__ == "__main__":

@@ -461,6 +461,36 @@ def scaling(summary: Mapping[str, Any]) -> str:
     return f"{table(head, rows)}\n\nMachine: {facts}."
 
 
+def real_time(summary: Mapping[str, Any]) -> str:
+    """Return a table of whole looks of a trained model in closed loop: how often, how late, how well."""
+    cells = summary["cells"].values()
+    counts = sorted({cell["threads"] for cell in cells}, reverse=True)
+    rows = []
+    for budget in dict.fromkeys(cell["budget"] for cell in cells):
+        for way in dict.fromkeys(cell["way"] for cell in cells):
+            row, success = [budget, way], "–"
+            for threads in counts:
+                found = [c for c in cells if (c["budget"], c["way"], c["threads"]) == (budget, way, threads)]
+                if not found:
+                    row += ["–"] * 2
+                    continue
+                looks = found[0]["looks"]
+                row += [f"{looks['p50_ms']:.1f} ({1e3 / looks['p50_ms']:.0f})", f"{looks['p99_ms']:.1f}"]
+                if "ci95" in found[0]:
+                    success = rate(found[0]["success_rate"], found[0]["ci95"])
+            if row[2:] != ["–"] * len(row[2:]):
+                rows.append([*row, success])
+    head = ["candidates x horizon x refinements", "way"]
+    for threads in counts:
+        head += [f"{threads} thread{'s' if threads > 1 else ''}: ms a look (Hz)", "p99"]
+    where = summary["machine"]
+    told = (
+        f"`{summary['preset']}` on {summary['task']}, {summary['starts']} starts by the protocol {summary['protocol']}."
+    )
+    facts = f"{where['processor']}, {where['cores']} cores, torch {where['torch']}"
+    return f"{table([*head, 'success'], rows)}\n\n{told} Machine: {facts}."
+
+
 def roofline(summary: Mapping[str, Any]) -> str:
     """Return a table of the least time of a planning cycle on computers that were not at hand."""
     head = ["computer", "precision", "peak, 10^12/s", "memory, GB/s"]
@@ -539,6 +569,7 @@ WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "precision": precision,
     "budgets": budgets,
     "roofline": roofline,
+    "real-time": real_time,
     "scaling": scaling,
     "planning-peer": planning_peer,
     "proposal": proposal,
