@@ -552,6 +552,26 @@ def proposal(summary: Mapping[str, Any]) -> str:
     )
 
 
+def ceiling(summary: Mapping[str, Any]) -> str:
+    """Return what the search alone reaches, a row a way to plan."""
+    rows = []
+    for name, cell in summary["cells"].items():
+        count = len(cell["solved_at"])
+        if not count:
+            continue
+        success, hard = rate(cell["success_rate"], cell["ci95"]), rate(cell["hard_success_rate"], cell["hard_ci95"])
+        rows.append(
+            [name, f"{success} of {count}", f"{hard} of {cell['hard_count']}", f"{cell['seconds'] / count:.1f}"]
+        )
+    shares = {name: f"{100 * part['success_rate']:.0f}%" for name, part in summary["straight"].items()}
+    where = summary["machine"]
+    return (
+        f"{table(['candidates x refinements', 'success', 'from hard starts', 'seconds a start'], rows)}\n\n"
+        f"Moving straight, or nothing: {', '.join(f'{name} {share}' for name, share in shares.items())}. "
+        f"Machine: {where['device']}, {where['processor']}, {where['threads']} thread, torch {where['torch']}."
+    )
+
+
 SHIFTS, MODES = ("late", "early", "aligned"), ("right", "wrong", "unknown")
 WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "demo": evaluations,
@@ -573,6 +593,7 @@ WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "scaling": scaling,
     "planning-peer": planning_peer,
     "proposal": proposal,
+    "ceiling": ceiling,
 }
 
 
