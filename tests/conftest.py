@@ -53,6 +53,12 @@ pytest_runtest_setup = pytest.hookimpl(wrapper=True)(refuse_long)
 pytest_runtest_call = pytest.hookimpl(wrapper=True)(refuse_long)
 
 
+@pytest.fixture(autouse=True)
+def threads_are_not_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands of whole programs must not decide about ONNX Runtime's threads in the process of all tests."""
+    monkeypatch.setattr("lewm.deploy.sessions.share_threads", lambda threads: None)
+
+
 @pytest.fixture
 def free_space(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Return a function that leaves so many bytes free on every disk."""

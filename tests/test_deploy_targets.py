@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +52,39 @@ def check(session, graph: Graph, given: dict[str, np.ndarray]) -> None:
     np.testing.assert_array_equal(found["d"], expected["d"])
     session({name: value + 1 for name, value in given.items()})
     np.testing.assert_allclose(found["c"], expected["c"], rtol=1e-5, atol=1e-5)  # is not overwritten by a later run
+
+
+@pytest.mark.slow
+def test_graphs_of_a_process_share_threads(tmp_path: Path) -> None:
+    graph, given = graph_of()
+    files.write_onnx(graph, tmp_path / "both.onnx")
+    said = files.described(graph, "both.onnx")
+    np.savez(tmp_path / "given.npz", **given)
+    # in a process of its own: it cannot be undone
+    code = f"""
+import os
+from pathlib import Path
+import numpy as np
+from lewm.deploy.manifest import GraphFile, Tensors
+from lewm.deploy.sessions import Session, share_threads
+
+given, said = dict(np.load({str(tmp_path / "given.npz")!r})), {said!r}
+count = lambda: len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 0
+share_threads(1)
+share_threads(3)
+before = count()
+sessions = [Session(Path({str(tmp_path / "both.onnx")!r}), said, provider="cpu", threads=3) for _ in range(4)]
+assert count() == before, (before, count())
+assert all(np.isfinite(session(given)["c"]).all() for session in sessions)
+share_threads(3)
+try:
+    share_threads(2)
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "threads=2: this process shares 3 already; use 3\n"
+    assert not done.stderr  # nor does ONNX Runtime complain
 
 
 @pytest.mark.slow

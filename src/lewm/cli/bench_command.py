@@ -36,11 +36,13 @@ class Bench:
 
 def command(argv: list[str]) -> None:
     args = parse("bench", Bench, argv)
+    from lewm.deploy import sessions
     from lewm.deploy.bench import PARTS, bench, ratios
 
     if not args.seconds > 0:
         raise ValueError(f"seconds={args.seconds}: must be positive; use 5")
     folders = [args.export, *([] if args.compare is None else [args.compare])]
+    sessions.share_threads(args.threads)
     found = bench(folders, seconds=args.seconds, provider=args.provider, threads=args.threads, cores=args.cores or None)
     result = found[0] if args.compare is None else {"exports": found, "ratios": ratios(*found)}
 

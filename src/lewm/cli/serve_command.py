@@ -48,6 +48,7 @@ class Serve:
 
 def command(argv: list[str]) -> None:
     args = parse("serve", Serve, argv)
+    from lewm.deploy import sessions
     from lewm.serve.access import Access
     from lewm.serve.board import Board
     from lewm.serve.client_session import Policy
@@ -60,6 +61,7 @@ def command(argv: list[str]) -> None:
     if args.clients < 1:
         raise ValueError(f"clients={args.clients}: must be at least 1; use 64")
     settings = {"deadline": args.deadline, "fallback": args.fallback, "delay": args.delay}
+    sessions.share_threads(args.threads)
     policy = Policy.load(args.export, provider=args.provider, threads=args.threads, **settings)
     board = Board()
     board.show({"state": "waiting", "title": policy.spec.task, "of": str(args.export.name)})

@@ -27,6 +27,50 @@ MATRIX = "matrix"
 """A graph of every export that no controller needs: a product of two matrices, which tells what a machine can do."""
 
 
+_shared: int | None = None  # threads of the pool that all sessions of this process have in common
+
+
+def share_threads(threads: int | None) -> None:
+    """Let all graphs that this process loads from now on compute on the same threads; for a program that only controls.
+
+    Graphs of a look run one after another. By itself ONNX Runtime gives each of them its own threads, which wait for
+    more work by spinning, and take the time of those of the next graph. It can share one pool, but then every session
+    of the process has to, those of other code too; so nobody but a whole program can decide it.
+
+    Args:
+        threads: How many; None takes one a physical core. 1 needs no pool.
+
+    Raises:
+        ValueError: If this process shares another number already.
+    """
+    global _shared
+    import onnxruntime
+
+    wanted = 0 if threads is None else threads
+    if wanted == 1 or not hasattr(onnxruntime, "set_global_thread_pool_sizes"):
+        return
+    if _shared is None:
+        onnxruntime.set_global_thread_pool_sizes(wanted, 1)
+        _shared = wanted
+    elif _shared != wanted:
+        raise ValueError(f"threads={threads}: this process shares {_shared} already; use {_shared or 'None'}")
+
+
+def _options(threads: int | None) -> Any:
+    """Return options of a session that computes on the shared threads, or on as many of its own."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if _shared is not None:
+        options.use_per_session_threads = False
+        return options
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # between graphs, whose threads would compete
+    return options
+
+
 class Session:
     """One graph, ready to run."""
 
@@ -52,12 +96,8 @@ class Session:
                 f"provider={provider}: this ONNX Runtime has {', '.join(there)}; use one of them, or install the ONNX "
                 f"Runtime that has {provider}"
             )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=[PROVIDERS[provider]])
+            self._session = onnxruntime.InferenceSession(path, _options(threads), providers=[PROVIDERS[provider]])
         except Exception as error:  # ONNX Runtime's own classes derive from Exception alone
             text = f"{path}: is no graph that this ONNX Runtime loads ({shorten(error, 100)}); export the run again"
             raise ValueError(shorten(text)) from None

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from tyro.conf import Positional
 
 from lewm.config.common import EvalProtocol
+from lewm.deploy import sessions
 from lewm.deploy.runtime import Controller
 from lewm.envs import Task, make_task
 
@@ -151,6 +152,7 @@ class _Options:
 def main() -> None:
     """Run a trial and print what came of it as a line of JSON."""
     args = tyro.cli(_Options, description=__doc__)
+    sessions.share_threads(args.threads)
     controller = Controller.load(args.export, deadline=args.deadline, threads=args.threads)
     trial = run_trial(controller, args.export, episodes=args.episodes, budget=args.budget)
     sys.stdout.write(json.dumps(trial.summary()) + "\n")
