@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,7 @@ def controller_of(
     session: Any = Session,
     target: str = "onnx",
     threads: int = 1,
+    before_loading: Callable[[], None] = lambda: None,
 ) -> Controller:
     """Write the graphs of a budget and load them as `lewm export` and `Controller.load` do."""
     with_proposal = config.plan.proposals > 0 or config.plan.planner == "proposal"
@@ -85,6 +87,7 @@ def controller_of(
         write_onnx(graph, folder / manifest.graphs[name].file)
     index = draw_frames(of.store, of.held_out, 128, seed=of.config.seed + 1)
     lower(folder, manifest, model, np.asarray(of.store.frames[index])[:, None])
+    before_loading()
     sessions: Any = {
         name: session(folder / graph.file, graph, provider="cpu", threads=threads)
         for name, graph in manifest.graphs.items()

@@ -59,7 +59,7 @@ def test_graphs_of_a_process_share_threads(tmp_path: Path) -> None:
     graph, given = graph_of()
     files.write_onnx(graph, tmp_path / "both.onnx")
     said = files.described(graph, "both.onnx")
-    np.savez(tmp_path / "given.npz", **given)
+    np.savez(tmp_path / "given.npz", a=given["a"], b=given["b"])
     # in a process of its own: it cannot be undone
     code = f"""
 import os
