@@ -53,6 +53,7 @@ COMMANDS = (
     "export",
     "bench",
     "serve",
+    "view",
     "info",
     "report",
     "ablate",

@@ -1,15 +1,12 @@
 """The policy server over real sockets, with graphs that PyTorch runs: what clients get, and what strangers do not."""
 
-import asyncio
 import contextlib
 import io
 import json
-import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -21,66 +18,17 @@ from websockets.sync.client import connect
 
 from deploy_world import World
 from lewm.serve.access import Access
-from lewm.serve.board import Board
 from lewm.serve.client import Client
-from lewm.serve.client_session import Policy
-from lewm.serve.server import PolicyServer, address_of
+from lewm.serve.client_session import ClientSession, Policy
+from lewm.serve.wire import pack
+from serving import Running, running
 from tiny import tiny
 
 TOKEN = "0123456789abcdef"
 
 
-@dataclass
-class Running:
-    """A server that runs in a thread of its own."""
-
-    world: World
-    policy: Policy
-    server: PolicyServer
-    board: Board
-    http: str
-
-    @property
-    def ws(self) -> str:
-        return self.http.replace("http", "ws")
-
-    def get(self, path: str, **headers: str) -> str:
-        with urllib.request.urlopen(urllib.request.Request(self.http + path, headers=headers), timeout=10) as answer:
-            return answer.read().decode()
-
-    def count(self, line: str) -> float:
-        """Return a number of the metrics."""
-        found = [text for text in self.get("/metrics").splitlines() if text.startswith(f"{line} ")]
-        return float(found[0].split()[-1]) if found else 0.0
-
-
 def policy_of(world: World, **settings: Any) -> Policy:
     return Policy(manifest=world.manifest, spec=world.spec, graphs=world.sessions, settings=settings)
-
-
-@contextlib.contextmanager
-def running(world: World, *, token: str | None = None, most_clients: int = 64) -> Iterator[Running]:
-    board, policy, access = Board(), policy_of(world), Access(host="127.0.0.1", token=token)
-    server = PolicyServer(policy, board, access, most_clients=most_clients)
-    told: list[str] = []
-    up, loop = threading.Event(), asyncio.new_event_loop()
-    over = asyncio.Event()
-
-    async def run() -> None:
-        async with server.listen(0) as listening:
-            told.append(address_of(access, listening))
-            up.set()
-            await over.wait()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
-    thread.start()
-    assert up.wait(20)
-    try:
-        yield Running(world, policy, server, board, told[0])
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join(20)
-        loop.close()
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +38,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def server(world: World) -> Iterator[Running]:
-    with running(world) as found:
+    with running(policy_of(world)) as found:
         yield found
 
 
@@ -107,11 +55,11 @@ def jpeg(picture: Any) -> bytes:
     return out.getvalue()
 
 
-def test_a_client_gets_what_a_controller_says(server: Running, client: Client) -> None:
-    frames = server.world.frames
-    own = server.policy.controller()
+def test_a_client_gets_what_a_controller_says(server: Running, world: World, client: Client) -> None:
+    frames = world.frames
+    own = policy_of(world).controller()
     own.set_goal(frames[0])
-    assert client.metadata["task"] == server.world.spec.task
+    assert client.metadata["task"] == world.spec.task
     assert client.metadata["actions"] == 2
     assert client.infer(goal=frames[0]) == {"goal": True}
     for frame in frames[1:4]:
@@ -127,8 +75,8 @@ def test_a_client_gets_what_a_controller_says(server: Running, client: Client) -
     np.testing.assert_array_equal(client.infer(frame=frames[5])["actions"], own.act(frames[5]))
 
 
-def test_goals_and_pictures_come_in_several_forms(server: Running, client: Client) -> None:
-    frames = server.world.frames
+def test_goals_and_pictures_come_in_several_forms(server: Running, world: World, client: Client) -> None:
+    frames = world.frames
     for goal in (jpeg(frames[0]), {"x": 0.2}, {"x": [0.1, None], "y": 0.3}):
         assert client.infer(goal=goal) == {"goal": True}
         for message in ({"image": jpeg(frames[1])}, {"observation/image": frames[1]}, {"frames": {"": frames[1]}}):
@@ -150,22 +98,22 @@ def test_goals_and_pictures_come_in_several_forms(server: Running, client: Clien
     ],
 )
 def test_what_is_wrong_is_told_and_the_connection_goes_on(
-    server: Running, client: Client, message: dict[str, Any], told: str
+    world: World, client: Client, message: dict[str, Any], told: str
 ) -> None:
-    client.infer(goal=server.world.frames[0])
+    client.infer(goal=world.frames[0])
     with pytest.raises(ValueError, match=told) as error:
         client.infer(**message)
     assert len(str(error.value)) <= 300
-    assert client.infer(frame=server.world.frames[1])["trusted"]
+    assert client.infer(frame=world.frames[1])["trusted"]
 
 
-def test_without_a_goal_there_is_no_action(server: Running, client: Client) -> None:
+def test_without_a_goal_there_is_no_action(server: Running, world: World, client: Client) -> None:
     with pytest.raises(ValueError, match=r"goal=None: there is no goal; call set_goal\(goal\) first"):
-        client.infer(frame=server.world.frames[1])
+        client.infer(frame=world.frames[1])
 
 
-def test_a_client_that_comes_back_has_its_history(server: Running, client: Client) -> None:
-    frames, own = server.world.frames, server.policy.controller()
+def test_a_client_that_comes_back_has_its_history(server: Running, world: World, client: Client) -> None:
+    frames, own = world.frames, policy_of(world).controller()
     own.set_goal(frames[0])
     client.infer(goal=frames[0])
     for k, frame in enumerate(frames[1:5]):
@@ -185,19 +133,20 @@ def test_a_client_that_comes_back_has_its_history(server: Running, client: Clien
 
 
 def test_a_client_goes_on_after_a_restart(world: World) -> None:
-    with running(world) as first:
+    with running(policy_of(world)) as first:
         client = Client(first.ws)
         client.infer(goal=world.frames[0])
-    with running(world) as second:
+    with running(policy_of(world)) as second:
         client.url = second.ws
         assert client.infer(frame=world.frames[1])["trusted"]  # its goal was sent again
         assert not client.metadata["resumed"]
 
 
-def test_the_newest_picture_wins(server: Running, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lewm.serve.client_session import ClientSession
+def test_the_newest_picture_wins(
+    server: Running, world: World, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
 
-    own, frames = ClientSession.answer, server.world.frames
+    own, frames = ClientSession.answer, world.frames
     looked: list[int] = []
 
     def slow(self: ClientSession, message: dict[str, Any]) -> dict[str, Any]:
@@ -208,23 +157,21 @@ def test_the_newest_picture_wins(server: Running, client: Client, monkeypatch: p
 
     monkeypatch.setattr(ClientSession, "answer", slow)
     before = server.count("lewm_superseded_total")
-    pack = client._socket.send
-    from lewm.serve.wire import pack as packed
-
-    pack(packed({"goal": frames[0], "frame": frames[1], "id": 0}))
+    send = client._socket.send
+    send(pack({"goal": frames[0], "frame": frames[1], "id": 0}))
     time.sleep(0.1)
     for k in range(1, 5):
-        pack(packed({"frame": frames[k], "id": k}))
+        send(pack({"frame": frames[k], "id": k}))
     answers = [msgpack.unpackb(client._socket.recv(10), strict_map_key=False)["id"] for _ in range(2)]
     assert answers == looked == [0, 4]
     assert server.count("lewm_superseded_total") - before == 3
 
 
-def test_health_metrics_and_page(server: Running, client: Client) -> None:
+def test_health_metrics_and_page(server: Running, world: World, client: Client) -> None:
     assert json.loads(server.get("/health"))["status"] == "ok"
     assert server.get("/healthz")
     before = server.count("lewm_answer_seconds_count")
-    client.infer(goal=server.world.frames[0])
+    client.infer(goal=world.frames[0])
     deadline = time.monotonic() + 5
     while server.count("lewm_answer_seconds_count") == before and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -237,8 +184,8 @@ def test_health_metrics_and_page(server: Running, client: Client) -> None:
         server.get("/etc/passwd")
 
 
-def test_a_page_sees_the_looks_of_clients(server: Running, client: Client) -> None:
-    frames = server.world.frames
+def test_a_page_sees_the_looks_of_clients(server: Running, world: World, client: Client) -> None:
+    frames = world.frames
     with connect(server.ws + "/live") as page:
         client.infer(goal=frames[0])
         client.infer(frame=frames[1])
@@ -263,7 +210,7 @@ def test_other_sites_and_names_are_refused(server: Running) -> None:
 
 
 def test_a_token_is_asked_for(world: World) -> None:
-    with running(world, token=TOKEN) as server:
+    with running(policy_of(world), access=Access(host="127.0.0.1", token=TOKEN)) as server:
         for token in (None, "wrong", TOKEN + "x"):
             with pytest.raises(InvalidStatus, match="401"):
                 Client(server.ws, token)
@@ -277,7 +224,7 @@ def test_a_token_is_asked_for(world: World) -> None:
 
 
 def test_there_are_so_many_clients_and_no_more(world: World) -> None:
-    with running(world, most_clients=2) as server:
+    with running(policy_of(world), most_clients=2) as server:
         first, second = Client(server.ws), Client(server.ws)
         with pytest.raises(ConnectionClosed, match="too many clients"):
             Client(server.ws)
@@ -287,9 +234,9 @@ def test_there_are_so_many_clients_and_no_more(world: World) -> None:
         assert {second.metadata["session"], third.metadata["session"]} == set(server.server._pool._seats)
 
 
-def test_garbage_ends_a_connection_and_nothing_else(server: Running, client: Client) -> None:
+def test_garbage_ends_a_connection_and_nothing_else(server: Running, world: World, client: Client) -> None:
     rng = np.random.default_rng(0)
-    client.infer(goal=server.world.frames[0])
+    client.infer(goal=world.frames[0])
     with connect(server.ws) as bad:
         bad.recv(5)
         for _ in range(5):
@@ -303,4 +250,4 @@ def test_garbage_ends_a_connection_and_nothing_else(server: Running, client: Cli
             large.send(bytes(6 << 20))
         with pytest.raises(ConnectionClosed, match="1009"):
             large.recv(5)
-    assert client.infer(frame=server.world.frames[1])["trusted"]
+    assert client.infer(frame=world.frames[1])["trusted"]

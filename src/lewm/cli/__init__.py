@@ -120,6 +120,7 @@ COMMANDS = {
         "lewm.cli.serve_command",
         "clients find their way back when the same command runs again",
     ),
+    "view": ("a model that drives a simulated task, on a page where one sets goals", "lewm.cli.view_command", _NOTHING),
     "info": ("sizes and parameter counts of a run or a preset", "lewm.cli.info_command", _NOTHING),
     "report": ("report.html of a run folder", "lewm.cli.report_command", _NOTHING),
     "ablate": ("variants of a table of studies, side by side; resumes", "lewm.cli.ablate_command", _GOES_ON),

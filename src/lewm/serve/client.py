@@ -25,7 +25,8 @@ class Client:
     def __init__(self, url: str, token: str | None = None, timeout: float = 30.0, **options: Any) -> None:
         options["additional_headers"] = {"Authorization": f"Api-Key {token}"} if token else None
         self._options = {"max_size": None, "compression": None, **options}
-        self.url, self.timeout, self.metadata, self._goal = url.rstrip("/"), timeout, {"session": ""}, {}
+        self.url, self.timeout, self._goal = url.rstrip("/"), timeout, {}
+        self.metadata: dict[str, Any] = {"session": ""}
         self._connect()
 
     def _connect(self) -> None:
