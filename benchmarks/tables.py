@@ -388,6 +388,16 @@ def deployed(summary: Mapping[str, Any]) -> str:
     return table(head, rows)
 
 
+def endurance(summary: Mapping[str, Any]) -> str:
+    """Return a sentence on the memory of a controller that runs for long."""
+    held, fallbacks = [mib for _, mib in summary["resident_mib"]], sum(summary["events"].values())
+    return (
+        f"Over {summary['steps']:,} looks in {summary['task']}, of which {fallbacks:,} had an event, the process held "
+        f"{held[-1]:.1f} MiB at the end. From look {summary['growth_from_step']:,} on, that changed by "
+        f"{summary['growth_mib']:+.2f} MiB."
+    )
+
+
 def precision(summary: Mapping[str, Any]) -> str:
     """Return a table of what each precision keeps of the models, and what it saves."""
     head = ["model", "export", "MB, `encode`", "MB, `improve`", "time, `encode`", "time, `improve`", "smallest cosine",
@@ -586,6 +596,7 @@ WRITERS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "lag": lag,
     "arm": arm,
     "deployed": deployed,
+    "endurance": endurance,
     "precision": precision,
     "budgets": budgets,
     "roofline": roofline,

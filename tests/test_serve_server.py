@@ -70,7 +70,7 @@ def test_a_client_gets_what_a_controller_says(server: Running, world: World, cli
         assert answer["server_timing"]["infer_ms"] > 0
     assert client.infer(goal=frames[0]) == {"goal": False}  # the same goal does not begin a new episode
     np.testing.assert_array_equal(client.infer(frame=frames[4])["actions"], own.act(frames[4]))
-    own.reset()
+    own.restart()
     client.infer(reset=True)
     np.testing.assert_array_equal(client.infer(frame=frames[5])["actions"], own.act(frames[5]))
 

@@ -109,7 +109,7 @@ class _Opened:
         shape = (sizes.batch, sizes.image_size, sizes.image_size, 3)
         pictures: list[NDArray[np.uint8]] = [rng.integers(0, 256, shape, dtype=np.uint8) for _ in range(8)]
         command = None
-        if space.relative:
+        if self.controller.needs_command:
             command = np.tile(np.add(space.env_low, space.env_high) / 2, (sizes.batch, 1))
         many = min(self.manifest.plan.execute, sizes.history)
 

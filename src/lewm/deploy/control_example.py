@@ -22,7 +22,7 @@ def send(action: np.ndarray) -> None:
 
 
 command = None  # where actions are positions: what the robot was told last, or where its joints are
-if controller.manifest.space.relative:
+if controller.needs_command:
     command = np.add(controller.spec.low, controller.spec.high) / 2
 controller.set_goal(camera(), command=command)
 for _ in range(100):  # as long as you like

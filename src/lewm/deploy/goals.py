@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lewm.config.checks import shown
+from lewm.deploy.consistent import FORBIDDEN
 from lewm.deploy.manifest import StateGoals
 from lewm.names import did_you_mean
 
@@ -26,6 +27,8 @@ def read_box(
     Raises:
         ValueError: If a variable cannot be read, or has no such range.
     """
+    if not isinstance(box, Mapping):
+        raise ValueError(f"{name}={shown(box)}: must be ranges by name; give {name}={{'x': (0.2, 0.4)}}")
     if not goals.labels:
         raise ValueError(f"{name}={shown(dict(box))}: the run's data has no states; give a picture")
     if not box:
@@ -48,16 +51,38 @@ def read_box(
                 raise ValueError(f"{name}={shown(variable)}: is no variable that can be read; {remedy}")
             k = goals.labels.index(label)
             low[k], high[k] = least, most
+    if not (np.isfinite(low) | np.isfinite(high)).any():
+        raise ValueError(f"{name}={shown(dict(box))}: is open at every end; give one of them")
+    return low, high
+
+
+def read_boxes(
+    keep_out: Sequence[Mapping[str, Any]], goals: StateGoals, variables: Sequence[str]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the boxes that plans keep out of, smallest and largest values (R, S'); see `read_box`."""
+    if not isinstance(keep_out, Sequence) or isinstance(keep_out, str):
+        raise ValueError(f"keep_out={shown(keep_out)}: must be a list of boxes; give [{{'x': (0.2, 0.4)}}]")
+    if len(keep_out) > FORBIDDEN:
+        raise ValueError(f"keep_out: got {len(keep_out)} boxes, must be {FORBIDDEN} at most; join some")
+    low = np.full((FORBIDDEN, len(goals.labels)), np.inf, np.float32)
+    high = -low
+    for k, box in enumerate(keep_out):
+        low[k], high[k] = read_box("keep_out", box, goals, variables)
     return low, high
 
 
 def _ends(name: str, variable: str, value: Any) -> tuple[float, float]:
     """Return smallest and largest value of a number, or of a pair whose open end is None."""
+    most = float(np.finfo(np.float32).max)
     try:
-        low, high = value if isinstance(value, Sequence) else (value, value)
+        if isinstance(value, str):
+            raise TypeError
+        low, high = value if isinstance(value, Sequence | np.ndarray) else (value, value)
         low, high = -math.inf if low is None else float(low), math.inf if high is None else float(high)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name}={variable}: must be a number or a pair of them; give {variable}: 0.3") from None
     if not low <= high or math.inf in (low, -high):
         raise ValueError(f"{name}={variable}: has no value between {low} and {high}; give the smaller number first")
+    if any(most < abs(end) < math.inf for end in (low, high)):
+        raise ValueError(f"{name}={variable}: is too large for a float32; give it in the recording's own unit")
     return low, high

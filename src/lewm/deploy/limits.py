@@ -1,6 +1,8 @@
 """What a robot's actions must obey, whatever was planned; no torch."""
 
+import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 
 from lewm.config.checks import shown
 from lewm.deploy.manifest import Manifest
+from lewm.run_spec import RunSpec
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,3 +106,29 @@ def _floats(name: str, value: npt.ArrayLike) -> NDArray[np.float32]:
             return np.asarray(value, dtype=np.float32)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name}={shown(value)}: must be numbers; give one an entry") from None
+
+
+def number(value: Any) -> float:
+    """Return a number as such, and NaN for anything else."""
+    try:
+        return float(value) if isinstance(value, Real) else math.nan
+    except OverflowError:
+        return math.nan
+
+
+def looks_of(delay: float, manifest: Manifest, spec: RunSpec) -> int:
+    """Return a delay in looks.
+
+    Raises:
+        ValueError: If it is none, or longer than a plan.
+    """
+    if not 0 <= number(delay) < math.inf:
+        raise ValueError(f"delay={shown(delay)}: must be seconds, at least 0; use 0 for none")
+    if delay == 0:
+        return 0
+    if spec.model_fps is None:
+        raise ValueError(f"delay={delay}: the run's data does not say how fast it was recorded; leave it out")
+    looks = min(delay * spec.model_fps / manifest.plan.execute, float(manifest.plan.horizon + 1))
+    if round(looks) * manifest.plan.execute > manifest.plan.horizon:
+        raise ValueError(f"delay={delay}: is beyond the horizon of a plan; give less, or export a longer horizon")
+    return round(looks)

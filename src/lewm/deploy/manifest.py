@@ -186,7 +186,7 @@ def read_manifest(folder: str | Path) -> tuple[Manifest, RunSpec]:
         )
     manifest = _manifest(raw, str(path))
     for name, digest in manifest.files.items():
-        if not re.fullmatch(r"[\w][\w.-]*", name):
+        if not re.fullmatch(r"[\w][\w.-]{0,99}", name):
             raise ValueError(f"{path}: files={shorten(repr(name), 60)}: must be a name in the folder; {_REMEDY}")
         if not (folder / name).is_file():
             raise ValueError(f"{folder / name}: is missing; {_REMEDY}")
@@ -241,7 +241,7 @@ def _tensors(raw: Any, source: str, name: str) -> Tensors:
     fields = ("names", "shapes", "dtypes")
     if not isinstance(raw, Mapping) or raw.keys() != set(fields) or not all(isinstance(raw[f], list) for f in fields):
         raise ValueError(f"{source}: {name}: must have names, shapes and dtypes; {_REMEDY}")
-    shapes_fit = all(isinstance(shape, list) and all(isinstance(n, int) for n in shape) for shape in raw["shapes"])
+    shapes_fit = all(isinstance(shape, list) and all(type(n) is int for n in shape) for shape in raw["shapes"])
     texts_fit = all(isinstance(text, str) for text in (*raw["names"], *raw["dtypes"]))
     if not (shapes_fit and texts_fit and len(raw["names"]) == len(raw["shapes"]) == len(raw["dtypes"])):
         raise ValueError(f"{source}: {name}: must be as many texts, shapes and texts; {_REMEDY}")

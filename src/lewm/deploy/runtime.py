@@ -6,11 +6,12 @@ fallbacks. Letters as in `lewm.deploy.graphs`.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as StillRunning
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import TIMEOUT_MAX
 from typing import Any, Literal
 
 import numpy as np
@@ -19,9 +20,10 @@ from numpy.typing import NDArray
 
 from lewm.config.checks import shown
 from lewm.deploy import searching
-from lewm.deploy.goals import read_box
-from lewm.deploy.limits import Limits
-from lewm.deploy.manifest import Manifest, read_manifest
+from lewm.deploy.consistent import require_consistent
+from lewm.deploy.goals import read_box, read_boxes
+from lewm.deploy.limits import Limits, looks_of, number
+from lewm.deploy.manifest import MANIFEST, Manifest, read_manifest
 from lewm.deploy.memory import Memory
 from lewm.deploy.sessions import Session, load_sessions
 from lewm.deploy.watch import EventKind, Events, Guard, Latency, Pace, Stopwatch
@@ -30,7 +32,6 @@ from lewm.run_spec import RunSpec
 
 Fallback = Literal["stop", "hold"] | Callable[["Controller"], npt.ArrayLike]
 """What to do in place of a plan: stand still, repeat the last action, or what a function says."""
-FORBIDDEN = 4  # as in `lewm.deploy.graphs`, which a test compares
 PENALTY = 1e6
 
 
@@ -81,15 +82,14 @@ class Controller:
         guarded: bool = True,
     ) -> None:
         """Set up; `load` says what the settings are."""
-        if deadline is not None and not 0 < deadline < math.inf:
-            raise ValueError(f"deadline={deadline}: must be seconds, more than 0; leave it out for no limit")
         if not callable(fallback) and fallback not in ("stop", "hold"):
             raise ValueError(f"fallback={shown(fallback)}: must be stop, hold or a function; use stop")
         self.manifest, self.spec, self.deadline, self.fallback = manifest, spec, deadline, fallback
-        self._graphs, self._rng = graphs, np.random.default_rng(seed)
+        self._graphs = graphs
+        self.draw_anew(seed)
         self._limits = Limits.of(manifest, low, high, max_change)
-        self._forbidden = self._boxes(keep_out)
-        self._delay = self._steps_of(delay)
+        self._forbidden = read_boxes(keep_out, manifest.state_goals, spec.state_names)
+        self._delay = looks_of(delay, manifest, spec)
         limit = manifest.surprise.get if guarded else {}.get
         self._guard = Guard(limit("limit"), limit("cost_limit"))
         self.events, self.latency = Events(), Latency()
@@ -101,7 +101,7 @@ class Controller:
         self._kind = ""
         self.last_look: Look | None = None
         """What came of the last look that was trusted."""
-        self.reset()
+        self._begin(None)
 
     @classmethod
     def load(
@@ -138,11 +138,29 @@ class Controller:
             ValueError: If the folder is not whole or a setting does not fit it.
         """
         manifest, spec = read_manifest(folder)
-        if threads is not None and threads < 1:
-            raise ValueError(f"threads={threads}: must be at least 1; leave it out for one a core")
+        require_consistent(manifest, spec, str(Path(folder) / MANIFEST))
+        if cores is not None and not isinstance(cores, Iterable):
+            raise ValueError(f"cores={shown(cores)}: must be a list of numbers; give [0, 1], or leave it out for all")
         pinned = None if cores is None else frozenset(cores)
         graphs = load_sessions(Path(folder), manifest, provider=provider, threads=threads, cores=pinned)
         return cls(manifest, spec, graphs, **settings)
+
+    @property
+    def deadline(self) -> float | None:
+        """Seconds that a look may take, None for no limit; it may be set at any time."""
+        return self._deadline
+
+    @deadline.setter
+    def deadline(self, seconds: float | None) -> None:
+        if seconds is not None and not 0 < number(seconds) < TIMEOUT_MAX:
+            raise ValueError(f"deadline={shown(seconds)}: must be seconds, more than 0; leave it out for no limit")
+        self._deadline = None if seconds is None else float(seconds)
+
+    @property
+    def needs_command(self) -> bool:
+        """Whether a goal is set with what the robot was told last: where actions are positions."""
+        positions = self.spec.control_mode == "position" and self.manifest.space.kind == "continuous"
+        return self.manifest.space.relative or positions
 
     # Goals.
 
@@ -157,7 +175,7 @@ class Controller:
         Raises:
             ValueError: If the goal is neither, or not of this robot.
         """
-        sizes = self.manifest.sizes
+        sizes, last = self.manifest.sizes, self._told(command)
         if isinstance(goal, Mapping):
             if not self.manifest.plan.refinements:
                 raise ValueError(
@@ -170,9 +188,10 @@ class Controller:
         else:
             pictures = pictures_in("goal", goal, size=sizes.image_size, batch=sizes.batch)
             given, kind = {"goal": self._encode(pictures)}, ""
-        last = self._last(command)
+            if not np.isfinite(given["goal"]).all():
+                raise ValueError("goal: the model's numbers of it are not finite; give another picture")
         self._goal, self._kind = given, kind
-        self.reset(last)
+        self._begin(last)
 
     def restart(self, *, command: npt.ArrayLike | None = None) -> None:
         """Begin an episode with the same goal; `command` as in `set_goal`.
@@ -180,24 +199,27 @@ class Controller:
         Raises:
             ValueError: If the command is missing, or none of this robot.
         """
-        self.reset(self._last(command))
+        self._begin(self._told(command))
 
-    def _last(self, command: npt.ArrayLike | None) -> NDArray[np.float32] | None:
-        if self.manifest.space.relative and command is None:
+    def _told(self, command: npt.ArrayLike | None) -> NDArray[np.float32] | None:
+        """Check what each robot was told last, (B, A)."""
+        if command is None and self.needs_command:
             raise ValueError(
                 "command=None: these actions are positions, planned from the present one on; give set_goal(goal, "
                 "command=...) what the robot was told last, or where its joints are"
             )
         return None if command is None else self._limits.told(command, self.manifest)
 
-    def reset(self, last: NDArray[np.float32] | None = None) -> None:
-        """Begin an episode with the same goal; `last` is the action that was carried out last, (B, A), if known."""
+    def _begin(self, last: NDArray[np.float32] | None) -> None:
         self._memory, self._looked_at = Memory.begin(self.manifest, last), False
         self._guard.reset()
 
     def draw_anew(self, seed: int) -> None:
         """Draw the noise of the next searches from a seed."""
-        self._rng = np.random.default_rng(seed)
+        try:
+            self._rng = np.random.default_rng(seed)
+        except (TypeError, ValueError):
+            raise ValueError(f"seed={shown(seed)}: must be a whole number, at least 0; use 0") from None
 
     @property
     def reached(self) -> NDArray[np.bool_]:
@@ -439,6 +461,8 @@ class Controller:
                 actions = np.broadcast_to(np.asarray(self.fallback(self), dtype=still.dtype), still.shape).copy()
                 if not np.isfinite(actions).all():
                     raise ValueError("is not finite")
+                if space.kind == "discrete" and not ((actions >= 0) & (actions < space.num_actions)).all():
+                    raise ValueError(f"is no action of 0 to {space.num_actions - 1}")
             except Exception as error:  # a robot must be told something, whatever a user's function does
                 self._event("fallback failed", f"{type(error).__name__}: {error}")
                 actions = still
@@ -467,29 +491,6 @@ class Controller:
 
     def _encode(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self._graphs["encode"]({"frame": pictures})["tokens"]
-
-    def _boxes(self, keep_out: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Return the boxes that plans keep out of, smallest and largest values (R, S')."""
-        if len(keep_out) > FORBIDDEN:
-            raise ValueError(f"keep_out: got {len(keep_out)} boxes, must be {FORBIDDEN} at most; join some")
-        low = np.full((FORBIDDEN, len(self.manifest.state_goals.labels)), np.inf, np.float32)
-        high = -low
-        for k, box in enumerate(keep_out):
-            low[k], high[k] = read_box("keep_out", box, self.manifest.state_goals, self.spec.state_names)
-        return low, high
-
-    def _steps_of(self, delay: float) -> int:
-        """Return a delay in looks."""
-        if not 0 <= delay < math.inf:
-            raise ValueError(f"delay={delay}: must be seconds, at least 0; use 0 for none")
-        if delay == 0:
-            return 0
-        if self.spec.model_fps is None:
-            raise ValueError(f"delay={delay}: the run's data does not say how fast it was recorded; leave it out")
-        looks = round(delay * self.spec.model_fps / self.manifest.plan.execute)
-        if looks * self.manifest.plan.execute > self.manifest.plan.horizon:
-            raise ValueError(f"delay={delay}: is beyond the horizon of a plan; give less, or export a longer horizon")
-        return looks
 
 
 class _NotTrustedError(Exception):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from lewm.config.checks import shown
 from lewm.deploy.manifest import GraphFile, Manifest, Precision, Target, Tensors
 from lewm.deploy.processor import has_bfloat16, sums_overflow
 from lewm.files import shorten
@@ -23,6 +24,7 @@ PROVIDERS = {
 """Where graphs run, by the name that a user gives."""
 
 
+MOST_THREADS = 256
 MATRIX = "matrix"
 """A graph of every export that no controller needs: a product of two matrices, which tells what a machine can do."""
 
@@ -88,7 +90,7 @@ class Session:
         """
         import onnxruntime
 
-        if provider not in PROVIDERS:
+        if provider not in tuple(PROVIDERS):  # also if it is of another type
             raise ValueError(f"provider={provider}: must be one of {', '.join(PROVIDERS)}; use cpu")
         if PROVIDERS[provider] not in onnxruntime.get_available_providers():
             there = [name for name, full in PROVIDERS.items() if full in onnxruntime.get_available_providers()]
@@ -188,6 +190,10 @@ def load_sessions(
     folder: Path, manifest: Manifest, *, provider: str, threads: int | None, cores: frozenset[int] | None
 ) -> dict[str, Any]:
     """Load all graphs of an export, and run each once."""
+    if threads is not None and not (type(threads) is int and 1 <= threads <= MOST_THREADS):
+        raise ValueError(
+            f"threads={shown(threads)}: must be a whole number of 1 to {MOST_THREADS}; leave it out for one a core"
+        )
     if manifest.smaller.how in ("dynamic", "static") and not manifest.smaller.seven_bits and sums_overflow():
         raise ValueError(
             f"export={folder}: sums of its 8-bit products would overflow on this processor, which has no VNNI; export "
@@ -206,7 +212,11 @@ def load_sessions(
             if name != MATRIX
         }
     for name, session in sessions.items():
-        session(example(manifest.graphs[name]))
+        try:
+            session(example(manifest.graphs[name]))
+        except Exception as error:  # runtimes' own classes derive from Exception alone
+            text = f"{folder / manifest.graphs[name].file}: does not run ({shorten(error, 100)}); export the run again"
+            raise ValueError(shorten(text)) from None
     return sessions
 
 

@@ -113,8 +113,8 @@ def _episode(
     budget: int,
 ) -> bool:
     """Drive one episode and say whether it succeeded."""
-    rule, relative = task.rule(protocol), controller.manifest.space.relative
-    command = task.command(state[None]) if relative else None
+    rule = task.rule(protocol)
+    command = task.command(state[None]) if controller.needs_command else None
     controller.set_goal(task.render_states(goal[None])[0], command=command)
     frame_skip = controller.manifest.space.frame_skip
     history, execute = controller.manifest.sizes.history, controller.manifest.plan.execute

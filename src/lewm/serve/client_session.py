@@ -66,7 +66,7 @@ class Policy:
             "fps": spec.fps,
             "state_names": list(spec.state_names),
             "goal_by_state": list(manifest.state_goals.labels),
-            "needs_command": manifest.space.relative,
+            "needs_command": self.controller.needs_command,
         }
 
 
