@@ -107,6 +107,7 @@ def reachable(controller: Controller) -> tuple[int, int]:
     return len(seen), sum(sizes)
 
 
+@pytest.mark.slow
 def test_a_controller_holds_no_more_after_thousands_of_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs are replaced by what costs no time; every other look ends in a fallback, and goals come and go."""
     monkeypatch.setattr(LOG, "disabled", True)

@@ -108,6 +108,11 @@ def _floats(name: str, value: npt.ArrayLike) -> NDArray[np.float32]:
         raise ValueError(f"{name}={shown(value)}: must be numbers; give one an entry") from None
 
 
+def positions(manifest: Manifest, spec: RunSpec) -> bool:
+    """Whether actions are positions, so that a robot stands still only if it is told where it is."""
+    return manifest.space.relative or (spec.control_mode == "position" and manifest.space.kind == "continuous")
+
+
 def number(value: Any) -> float:
     """Return a number as such, and NaN for anything else."""
     try:

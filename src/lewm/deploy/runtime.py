@@ -22,7 +22,7 @@ from lewm.config.checks import shown
 from lewm.deploy import searching
 from lewm.deploy.consistent import require_consistent
 from lewm.deploy.goals import read_box, read_boxes
-from lewm.deploy.limits import Limits, looks_of, number
+from lewm.deploy.limits import Limits, looks_of, number, positions
 from lewm.deploy.manifest import MANIFEST, Manifest, read_manifest
 from lewm.deploy.memory import Memory
 from lewm.deploy.sessions import Session, load_sessions
@@ -159,8 +159,7 @@ class Controller:
     @property
     def needs_command(self) -> bool:
         """Whether a goal is set with what the robot was told last: where actions are positions."""
-        positions = self.spec.control_mode == "position" and self.manifest.space.kind == "continuous"
-        return self.manifest.space.relative or positions
+        return positions(self.manifest, self.spec)
 
     # Goals.
 

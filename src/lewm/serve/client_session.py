@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from lewm.deploy.consistent import require_consistent
+from lewm.deploy.limits import positions
 from lewm.deploy.manifest import Manifest, read_manifest
 from lewm.deploy.runtime import Controller
 from lewm.deploy.sessions import load_sessions
@@ -38,6 +40,7 @@ class Policy:
             ValueError: If the folder is not whole, drives several robots, or a setting does not fit it.
         """
         manifest, spec = read_manifest(folder)
+        require_consistent(manifest, spec, str(folder))
         if manifest.sizes.batch != 1:
             raise ValueError(f"export={folder}: drives {manifest.sizes.batch} robots at once; export with --batch 1")
         graphs = load_sessions(Path(folder), manifest, provider=provider, threads=threads, cores=None)
@@ -66,7 +69,7 @@ class Policy:
             "fps": spec.fps,
             "state_names": list(spec.state_names),
             "goal_by_state": list(manifest.state_goals.labels),
-            "needs_command": self.controller.needs_command,
+            "needs_command": positions(manifest, spec),
         }
 
 
