@@ -49,6 +49,8 @@ def test_every_step_of_the_guide(
     monkeypatch.chdir(folder)
     guide = (ROOT / "docs" / "data.md").read_text(encoding="utf-8").partition("## The store")[0]
     commands = [line for block in blocks(ROOT / "docs" / "data.md", "bash") for line in block.splitlines()]
+    *commands, of_demonstrations = commands
+    assert of_demonstrations.split()[1:5] == ["collect", "push-t", "--behaviour", "demos"]  # which nobody has here
     assert [command.split()[1] for command in commands] == ["import", "check", "train", "eval", "plan"]
     for command in commands:
         assert command in guide

@@ -106,7 +106,7 @@ def test_settings_that_cannot_be_are_refused(tmp_path: Path) -> None:
         ({"model__proprio": tuple("abcdefghi"), "model__final_norm": "none"}, "must be at most 8 names"),
     ):
         with pytest.raises(ValueError, match=told):
-            tiny(**settings).validate()
+            tiny(**settings)
     store = moving_dot(tmp_path / "store")
     wrong = tiny(model__proprio=("elbow",), model__final_norm="none")
     with pytest.raises(ValueError, match=r"model\.proprio=elbow: the store .* has .*; name some of these, or none"):
