@@ -25,6 +25,7 @@ _KINDS: dict[str, tuple[set[str], set[str]]] = {
     "imagine": ({"states", "past_actions", "correction", "actions"}, {"imagined"}),
     "judge": (_GOAL | {"tokens"}, {"cost"}),
     "propose": (_SEARCH | _BOUNDS | {"tokens", "goal", "noise"}, {f"start_{name}" for name in _SEARCH}),
+    "read": ({"imagined"}, {"values"}),
     "matrix": ({"a", "b"}, {"product"}),
 }
 """What each kind of graph may take, and may give."""
@@ -124,6 +125,7 @@ def _shapes(manifest: Manifest, count: int) -> dict[str, tuple[tuple[int, ...], 
         "search_mean": (batch, horizon, a), "search_std": (batch, horizon, a),
         "search_probs": (batch, horizon, a, space.num_actions),
         "best_cost": (batch,), "cost": (batch,), "imagined": (batch, horizon, *tokens),
+        "values": (batch, horizon, read),
     }  # fmt: skip
     found = {name: (shape, "float32") for name, shape in plain.items()} | {
         "frame": ((batch, sizes.image_size, sizes.image_size, 3), "uint8"),
