@@ -66,7 +66,8 @@ def test_a_click_sets_a_goal_that_is_reached(rooms: Shown) -> None:
     assert tab.value("document.querySelector('#cost path').getAttribute('d').length") > 20
     assert tab.value("document.querySelector('#way').getAttribute('points').length") > 20
     pixels = "Array.from(pen.getImageData({x} * canvas.width, {y} * canvas.width, 1, 1).data)"
-    red, green, _, _ = tab.value(pixels.format(x=0.8, y=0.8))  # the disc is drawn there
+    x, y = rooms.simulated._state[:2].tolist()
+    red, green, _, _ = tab.value(pixels.format(x=x, y=y))  # the disc is drawn there
     assert red > 180
     assert green < 120
 
