@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import lewm
 from lewm.config import Config
 from lewm.deploy.export import manifest_of
 from lewm.deploy.fold import folded
@@ -40,7 +39,7 @@ from lewm.evaluate.evaluation import Evaluation, machine
 from lewm.evaluate.frames import draw_frames
 from lewm.families.presets import with_settings
 from lewm.files import write_text
-from proposal import EPISODES, FRESH_SEED, STARTS, prepare
+from proposal import EPISODES, STARTS, opened
 
 OUT = Path(__file__).parent / "results" / "budgets.json"
 NEEDED = ("encode", "propose", "improve", "finish")
@@ -111,10 +110,7 @@ def look_times(controllers: dict[str, Controller], pictures: np.ndarray) -> dict
 
 def measure(name: str, runs: Path, count: int, done: dict[str, Any], keep: Any) -> None:
     """Measure the cells of a task that are not there yet, and the times of all."""
-    folder = runs / name
-    data = lewm.collect(name, folder / "store", episodes=EPISODES[name], seed=0, workers=1)
-    of, _ = prepare(name, folder / "run", data.path, data.path)
-    fresh = lewm.collect(name, folder / "fresh", episodes=-(-count // 4), seed=FRESH_SEED, workers=1)
+    of, fresh, _ = opened(name, runs / name, count)
     task, settings = of.task, of.config.eval
     assert task is not None
     every = np.arange(fresh.num_episodes)

@@ -68,21 +68,26 @@ def main() -> None:
             write_text(args.out, json.dumps(results, indent=1) + "\n")
 
         folder = args.runs / name
-        data = lewm.collect(name, folder / "store", episodes=EPISODES[name], seed=0, workers=1)
-        of, done["distill"] = prepare(name, folder / "run", data.path, data.path)
-        fresh = lewm.collect(name, folder / "fresh", episodes=-(-args.starts // 4), seed=FRESH_SEED, workers=1)
+        of, fresh, done["distill"] = opened(name, folder, args.starts)
         measure(of, fresh, args.starts, done["ways"], WAYS, keep)
         if "looks_ms" not in done:
             done["looks_ms"] = looks(of, fresh)
         if name == "two-room":
             with lewm.make_task(name) as task:
                 drawn = lewm.record(task, folder / "random", episodes=EPISODES[name], episode_length=100)
-            other, told = prepare(name, folder / "run-random", drawn.path, data.path)
+            other, told = prepare(name, folder / "run-random", drawn.path, folder / "store")
             random = done.setdefault("random_actions", {"ways": {}}) | {"distill": told}
             done["random_actions"] = random
             measure(other, fresh, args.starts, random["ways"], {"proposal alone": WAYS["proposal alone"]}, keep)
         done |= {"starts": args.starts, "horizon": of.config.plan.horizon, "machine": machine(of.model.device)}
         keep()
+
+
+def opened(name: str, folder: Path, starts: int) -> tuple[Evaluation, lewm.Store, dict[str, Any]]:
+    """Return a shipped model with its proposal, fresh episodes for so many starts, and what `lewm distill` told."""
+    data = lewm.collect(name, folder / "store", episodes=EPISODES[name], seed=0, workers=1)
+    of, told = prepare(name, folder / "run", data.path, data.path)
+    return of, lewm.collect(name, folder / "fresh", episodes=-(-starts // 4), seed=FRESH_SEED, workers=1), told
 
 
 def prepare(name: str, run: Path, source: Path, data: Path) -> tuple[Evaluation, dict[str, Any]]:

@@ -285,6 +285,7 @@ def timing(summary: Mapping[str, Any]) -> str:
                 continue
             share = one["gflop_per_s"] / summary["product_gflop_per_s"]
             row += [f"{one['gflop']:.3g}", f"{one['ms']:,.1f}", f"{share:.2f}"]
+    rows = [row for row in rows if set(row[1:]) != {"–"}]  # what was not measured
     where = summary["machine"]
     facts = f"{where['device']}, {where['processor']}, {where['threads']} thread, torch {where['torch']}"
     rate = f"{summary['product_gflop_per_s']:.0f} GFLOP/s"
